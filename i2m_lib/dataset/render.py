@@ -1,0 +1,158 @@
+"""Cameras around the canonical frame, and an off-screen renderer of views with true masks."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+# Must precede the first import of VTK, which otherwise looks for an X server and warns.
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+import pyvista as pv
+from vtkmodules.util.numpy_support import vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
+
+SPHERE_RADIUS = 0.5  # holds every shape of diagonal 1
+OVERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera that looks at the origin. `azimuth` and `elevation` in degrees: azimuth 0
+    sees the front (-Z), +Y is up. `distance` from the origin in canonical units; `focal` in image
+    widths: u = 0.5 + focal * x / z."""
+
+    azimuth: float
+    elevation: float
+    distance: float
+    focal: float
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3,3) world to camera; its rows are the camera's right, down and forward."""
+        a, e = np.radians([self.azimuth, self.elevation])
+        right = [-np.cos(a), 0.0, -np.sin(a)]
+        down = [np.sin(e) * np.sin(a), -np.cos(e), -np.sin(e) * np.cos(a)]
+        forward = [-np.cos(e) * np.sin(a), -np.sin(e), np.cos(e) * np.cos(a)]
+        return np.array([right, down, forward])
+
+    @property
+    def eye(self) -> np.ndarray:
+        """(3,) the camera's place in the world."""
+        return -self.distance * self.rotation[2]
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """World points (...,3) -> image coordinates (...,2), u right and v down, in [0,1] inside
+        the frame. Points must lie in front of the camera."""
+        x = points @ self.rotation.T + [0.0, 0.0, self.distance]
+        return 0.5 + self.focal * x[..., :2] / x[..., 2:]
+
+
+def sample_cameras(
+    n: int,
+    rng: np.random.Generator,
+    *,
+    V: np.ndarray | None = None,
+    azimuth: tuple[float, float] = (0.0, 360.0),
+    elevation: tuple[float, float] = (-5.0, 40.0),
+    distance: tuple[float, float] = (1.6, 2.4),
+    fill: tuple[float, float] = (0.75, 0.95),
+) -> list[Camera]:
+    """n cameras with uniform angles (degrees) and distances. The focal length is such that the
+    vertices V (n,3), by default the bounding sphere, reach `fill` of the way from the image's
+    centre to its border."""
+    draws = rng.uniform(*np.transpose([azimuth, elevation, distance, fill]), size=(n, 4))
+    cameras = []
+    for a, e, d, f in draws.tolist():
+        if V is None:
+            reach = SPHERE_RADIUS / np.sqrt(d**2 - SPHERE_RADIUS**2)
+        else:
+            reach = np.abs(Camera(a, e, d, focal=1.0).project(V) - 0.5).max()
+        cameras.append(Camera(a, e, d, focal=float(0.5 * f / reach)))
+    return cameras
+
+
+class Renderer:
+    """Draws meshes at `size` x `size` pixels in one off-screen window: use it in a `with` block.
+    One process should hold one at a time."""
+
+    def __init__(self, size: int):
+        self.size = size
+        pixels = size * OVERSAMPLING
+        self._plotter = pv.Plotter(off_screen=True, window_size=(pixels, pixels), lighting="none")
+        self._plotter.set_background("black")
+        self._window = self._plotter.render_window
+        # Blended edges would put half-covered pixels into the mask.
+        self._window.SetMultiSamples(0)
+        self._window.SetAlphaBitPlanes(1)
+        self._key, self._fill = (pv.Light(light_type="camera light") for _ in range(2))
+        for light in (self._key, self._fill):
+            self._plotter.add_light(light)
+        self._pixels = vtkUnsignedCharArray()
+        self._mesh = None
+
+    def __enter__(self) -> "Renderer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._plotter.close()
+
+    def load(self, V: np.ndarray, F: np.ndarray, C: np.ndarray) -> None:
+        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8."""
+        mesh = pv.PolyData.from_regular_faces(np.asarray(V, np.float32), F)
+        mesh.cell_data["C"] = np.asarray(C, np.uint8)
+        self._mesh = self._plotter.add_mesh(mesh, name="mesh", scalars="C", rgb=True, reset_camera=False, render=False)
+
+    def shoot(self, camera: Camera, light_rng: np.random.Generator) -> np.ndarray:
+        """The loaded mesh as RGBA uint8 (size,size,4) in a random soft light, both sides of its
+        faces lit. Alpha is 255 where at least half of the pixel is covered and 0 elsewhere."""
+        self._set_light(light_rng)
+        view = self._plotter.camera
+        view.SetPosition(*camera.eye)
+        view.SetFocalPoint(0.0, 0.0, 0.0)
+        view.SetViewUp(*-camera.rotation[1])
+        view.SetViewAngle(float(2 * np.degrees(np.arctan(0.5 / camera.focal))))
+        self._plotter.renderer.ResetCameraClippingRange()
+        self._window.Render()
+        last = self.size * OVERSAMPLING - 1
+        self._window.GetRGBACharPixelData(0, 0, last, last, 0, self._pixels)
+        rows = vtk_to_numpy(self._pixels).reshape(last + 1, last + 1, 4)
+        return _reduce(rows[::-1], OVERSAMPLING)  # VTK counts rows from the bottom
+
+    def render(
+        self,
+        V: np.ndarray,
+        F: np.ndarray,
+        C: np.ndarray,
+        camera: Camera,
+        light_rng: np.random.Generator,
+    ) -> np.ndarray:
+        """`load` and `shoot` in one call."""
+        self.load(V, F, C)
+        return self.shoot(camera, light_rng)
+
+    def _set_light(self, rng: np.random.Generator) -> None:
+        """A key light from above on either side of the camera, a weak one opposite, ambient."""
+        side, height = np.radians(rng.uniform([-70, 15], [70, 75]))
+        key, fill, ambient = rng.uniform([0.45, 0.1, 0.25], [0.7, 0.25, 0.45])
+        direction = np.array([np.cos(height) * np.sin(side), np.sin(height), np.cos(height) * np.cos(side)])
+        for light, towards, intensity in (
+            (self._key, direction, key),
+            (self._fill, direction * [-1, 0.2, 1], fill),
+        ):
+            light.SetPosition(*towards)
+            light.SetIntensity(intensity)
+        self._mesh.prop.ambient = ambient
+
+
+def _reduce(rgba: np.ndarray, k: int) -> np.ndarray:
+    """(k*s,k*s,4) on black with alpha 0 or 255 -> (s,s,4): the mean colour of the covered pixels
+    of each k x k block, and alpha 255 where they are at least half of it."""
+    total = np.zeros((len(rgba) // k, len(rgba) // k, 4), np.uint16)
+    for i in range(k):
+        for j in range(k):
+            total += rgba[i::k, j::k]
+    covered = total[..., 3:] // 255
+    mask = 2 * covered >= k * k
+    colour = (total[..., :3] + covered // 2) // np.maximum(covered, 1)
+    return np.where(mask, np.dstack([colour, np.full_like(covered, 255)]), 0).astype(np.uint8)

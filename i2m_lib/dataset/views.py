@@ -1,0 +1,124 @@
+"""Reads a built dataset: tables, meshes and views. Needs neither VTK nor trimesh."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Canonical frame: vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8,
+    surface samples S (k,3) float64 and the unit normals N (k,3) of the faces they lie on."""
+
+    V: np.ndarray
+    F: np.ndarray
+    C: np.ndarray
+    S: np.ndarray
+    N: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The tables of a built dataset. `manifest` has a row for each model of the corpus, `models`
+    those with status 'ok', `views` a row for each view; `index` there counts rows of `images`."""
+
+    path: Path
+    manifest: pd.DataFrame
+    views: pd.DataFrame
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Dataset":
+        """Raises FileNotFoundError if no finished dataset lies at `path`."""
+        path = Path(path)
+        if not (path / "models.parquet").is_file():
+            raise FileNotFoundError(f"{path} holds no finished dataset: run 01_dataset first.")
+        tables = (pd.read_parquet(path / f"{name}.parquet") for name in ("models", "views"))
+        return cls(path, *tables)
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        rows = self.manifest[self.manifest.status == "ok"].reset_index(drop=True)
+        # Only quarantined rows lack numbers; without them plain numpy types will do.
+        nullable = rows.select_dtypes(["Int64", "Float64", "boolean"])
+        return rows.astype({name: dtype.numpy_dtype for name, dtype in nullable.dtypes.items()})
+
+    @cached_property
+    def parameters(self) -> dict:
+        """What the dataset was built with."""
+        return json.loads((self.path / "build.json").read_text())
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """(n,h,w,4) uint8, mapped from disk."""
+        return np.load(self.path / "views.npy", mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def _synsets(self) -> dict[str, str]:
+        return dict(zip(self.models.model_id, self.models.synset, strict=True))
+
+    def __getstate__(self) -> dict:
+        # A pickled memory map would carry all its pixels to each loader process.
+        return {key: value for key, value in self.__dict__.items() if key != "images"}
+
+    def mesh(self, model_id: str) -> Mesh:
+        """Raises KeyError if the dataset has no such model or has it quarantined."""
+        if model_id not in self._synsets:
+            raise KeyError(f"{self.path} has no usable model {model_id}; see models.parquet.")
+        path = self.path / "meshes" / self._synsets[model_id] / f"{model_id}.npz"
+        with np.load(path, allow_pickle=False) as arrays:
+            V, S, N = (arrays[key].astype(np.float64) for key in "VSN")
+            return Mesh(V, arrays["F"].astype(np.int64), arrays["C"], S, N)
+
+    def select(self, split: str | None = None, synset: str | None = None) -> pd.DataFrame:
+        """The rows of `models` of one split, of one synset, or of both."""
+        rows = self.models
+        rows = rows if split is None else rows[rows.split == split]
+        rows = rows if synset is None else rows[rows.synset == synset]
+        return rows.reset_index(drop=True)
+
+    def image(self, index: int) -> np.ndarray:
+        """(h,w,4) uint8 RGBA of one row of `views`, by its `index`."""
+        return np.array(self.images[index])
+
+
+class ViewDataset(torch.utils.data.Dataset):
+    """The views of one split as tensors; whole batches are read at once. With a DataLoader:
+    `DataLoader(views, batch_size=64, shuffle=True, collate_fn=ViewDataset.collate)`."""
+
+    def __init__(self, dataset: Dataset, split: str):
+        self.dataset = dataset
+        self.model_ids = dataset.select(split).model_id.tolist()
+        number = {model_id: i for i, model_id in enumerate(self.model_ids)}
+        rows = dataset.views[dataset.views.model_id.isin(number)]
+        self._index = rows["index"].to_numpy(np.int64)
+        self._model = torch.tensor([number[model_id] for model_id in rows.model_id])
+        angles = np.radians(rows[["azimuth", "elevation"]].to_numpy(np.float64).T)
+        self._azimuth, self._elevation = torch.from_numpy(angles).float()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """image (b,4,h,w) uint8; model (b,) int64, counted in `model_ids`; azimuth and elevation
+        (b,) float32 in radians."""
+        images = torch.from_numpy(self.dataset.images[self._index[indices]])
+        return {
+            "image": images.permute(0, 3, 1, 2),
+            "model": self._model[indices],
+            "azimuth": self._azimuth[indices],
+            "elevation": self._elevation[indices],
+        }
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        """The same without the leading b."""
+        return {key: value[0] for key, value in self.__getitems__([i]).items()}
+
+    @staticmethod
+    def collate(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`__getitems__` has stacked already."""
+        return batch

@@ -1,0 +1,196 @@
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from i2m_lib.dataset import build
+from i2m_lib.dataset.build import build_dataset
+from i2m_lib.dataset.render import Camera
+from i2m_lib.dataset.shapenet import CorpusError
+from i2m_lib.dataset.views import Dataset
+
+SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress": False}
+
+
+def files(dataset: Dataset) -> dict[str, bytes]:
+    paths = (p for p in sorted(dataset.path.rglob("*")) if p.is_file())
+    return {p.relative_to(dataset.path).as_posix(): p.read_bytes() for p in paths}
+
+
+def interrupt_after(n: int, monkeypatch) -> None:
+    plain, calls = build._build_model, []
+
+    def build_model(source, *rest):
+        if len(calls) == n:
+            raise KeyboardInterrupt
+        calls.append(source.model_id)
+        plain(source, *rest)
+
+    monkeypatch.setattr(build, "_build_model", build_model)
+
+
+def test_tables(dataset):
+    models, views = dataset.manifest, dataset.views
+    assert list(models) == list(build.MODEL_COLUMNS)
+    assert models.model_id.is_unique
+    assert (models.status == "ok").all()
+    assert models.reason.isna().all()
+    assert models.near_duplicate_of.isna().all()
+    assert models.split.tolist() == ["train", "train", "val", "test"] * 2
+    assert models.category.tolist() == ["chair"] * 4 + ["table"] * 4
+    assert models.source[0] == "03001627/03001627model0/models/model_normalized.obj"
+    assert models.source[4].startswith("04379243.zip/04379243/04379243model0/")
+    assert models.n_faces.tolist() == [12 * 6] * 4 + [12 * 5] * 4
+    assert views.columns.tolist() == [
+        "synset",
+        "model_id",
+        "view",
+        "azimuth",
+        "elevation",
+        "distance",
+        "focal",
+        "index",
+    ]
+    assert views["index"].tolist() == list(range(32))
+    assert views.view.tolist() == [0, 1, 2, 3] * 8
+    assert dataset.images.shape == (32, 48, 48, 4)
+    names = {p.name for p in dataset.path.iterdir()}
+    assert names == {"build.json", "meshes", "views.npy", "views.parquet", "models.parquet"}
+
+
+def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
+    for row in dataset.models.itertuples():
+        mesh = dataset.mesh(row.model_id)
+        assert np.allclose(mesh.V.min(0), -mesh.V.max(0), atol=1e-6)
+        assert np.linalg.norm(np.ptp(mesh.V, axis=0)) == pytest.approx(1, abs=1e-6)
+        size = 0.4 + 0.2 * int(row.model_id[-1])
+        back = mesh.V * row.scale + row.centre
+        assert np.allclose(back.min(0), [-size / 2, 0, -0.25], atol=1e-6)
+        assert np.allclose(np.linalg.norm(mesh.N, axis=1), 1)
+        assert mesh.S.shape == mesh.N.shape == (500, 3)
+        assert {tuple(c) for c in mesh.C} == {(51, 76, 204), (153, 102, 51)}
+
+
+def test_recorded_cameras_put_the_samples_into_the_masks(dataset):
+    for row in dataset.views.itertuples():
+        mask = dataset.image(row.index)[..., 3] > 0
+        camera = Camera(row.azimuth, row.elevation, row.distance, row.focal)
+        column, line = np.floor(camera.project(dataset.mesh(row.model_id).S) * 48).astype(int).T
+        near = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 1), (3, 3)).any((2, 3))
+        assert near[line, column].all()
+        assert 0.35 < np.abs(np.argwhere(mask) - 23.5).max() / 48 < 0.48
+        assert (dataset.image(row.index)[~mask] == 0).all()
+
+
+def test_any_number_of_workers_gives_the_same_bytes(dataset, corpus_root, tmp_path):
+    two = build_dataset(corpus_root, tmp_path / "two", **SMALL, workers=2)
+    assert files(two) == files(dataset)
+
+
+def test_more_views_begin_with_the_same_views(dataset, corpus_root, tmp_path):
+    arguments = SMALL | {"n_views": 5, "categories": ["table"], "max_models": 2}
+    more = build_dataset(corpus_root, tmp_path / "more", **arguments, workers=1)
+    assert len(more.models) == 2
+    for row in more.views[more.views.view < 4].itertuples():
+        same = dataset.views[(dataset.views.model_id == row.model_id) & (dataset.views.view == row.view)]
+        assert np.array_equal(dataset.image(same["index"].item()), more.image(row.index))
+
+
+def test_an_interrupted_build_resumes(dataset, corpus_root, tmp_path, monkeypatch):
+    out = tmp_path / "resumed"
+    for n_done in (3, 4):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_after(n_done, patch)
+            build_dataset(corpus_root, out, **SMALL, workers=1)
+        with pytest.raises(FileNotFoundError, match="no finished dataset"):
+            Dataset.open(out)
+    assert len(list(out.glob("parts/*/*.json"))) == 7
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        assert files(build_dataset(corpus_root, out, **SMALL, workers=1)) == files(dataset)
+
+
+def test_a_build_killed_while_packing_resumes(dataset, corpus_root, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "packing"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "_models_table", killed)
+        build_dataset(corpus_root, out, **SMALL, workers=1)
+    (out / ".123.views.npy").write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        interrupt_after(0, patch)
+        assert files(build_dataset(corpus_root, out, **SMALL, workers=1)) == files(dataset)
+
+
+def test_a_finished_dataset_is_opened_at_once(dataset, corpus_root, monkeypatch):
+    monkeypatch.setattr(build, "_run", None)
+    again = build_dataset(corpus_root, dataset.path, **SMALL)
+    pd.testing.assert_frame_equal(again.manifest, dataset.manifest)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"n_views": 5}, {"max_models": 3}, {"elevation": (0, 10)}])
+def test_another_recipe_needs_another_folder(dataset, corpus_root, change):
+    with pytest.raises(CorpusError, match="choose another folder or delete this one"):
+        build_dataset(corpus_root, dataset.path, **SMALL | change)
+
+
+def test_bad_models_are_quarantined_and_the_run_goes_on(corpus_root, tmp_path):
+    root = tmp_path / "corpus"
+    shutil.copytree(corpus_root, root)
+    (root / "all.csv").unlink()
+    bad = {
+        "empty": b"",
+        "garbage": bytes(range(256)),
+        "line": b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n",
+        "nan": b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
+        "point": b"v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n",
+        "slivers": b"v 0 0 0\nv 1 1 1\nv 2 2 2\nv 0 1 0\nf 1 2 3\nf 1 4 4\n",
+        "04379243model0": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
+    }
+    for model_id, data in bad.items():
+        path = root / "03001627" / model_id / "model.obj"
+        path.parent.mkdir()
+        path.write_bytes(data)
+    built = build_dataset(root, tmp_path / "out", **SMALL | {"n_views": 1}, workers=1)
+    status = built.manifest.set_index(["synset", "model_id"])
+    assert (status.status == "ok").sum() == len(built.models) == len(built.views) == 8
+    assert built.images.shape[0] == 8
+    reasons = {model_id: status.reason["03001627", model_id] for model_id in bad}
+    assert status.status["03001627", "04379243model0"] == "ok"
+    assert "is used under synset 03001627" in status.reason["04379243", "04379243model0"]
+    assert reasons["empty"].startswith(("empty", "unreadable"))
+    assert reasons["garbage"].startswith(("empty", "unreadable"))
+    assert reasons["line"].startswith("flat")
+    assert reasons["nan"].startswith("NaN")
+    assert reasons["point"].startswith("all vertices are equal")
+    assert "without area" in reasons["slivers"]
+    assert status.n_faces.isna().sum() == 7
+    with pytest.raises(KeyError, match="no usable model line"):
+        built.mesh("line")
+
+
+def test_a_corpus_without_any_usable_model(tmp_path):
+    path = tmp_path / "corpus" / "03001627" / "a" / "model.obj"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    with pytest.raises(CorpusError, match="no usable model; the first: "):
+        build_dataset(tmp_path / "corpus", tmp_path / "out", **SMALL, workers=1)
+
+
+def test_progress_is_a_line_per_tenth(corpus_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    monkeypatch.setattr("i2m_lib.dataset.build.CHUNK", 3)
+    arguments = SMALL | {"n_views": 1, "progress": True}
+    build_dataset(corpus_root, tmp_path / "out", **arguments, workers=1)
+    lines = ["3 of 8 models", "6 of 8 models", "8 of 8 models"]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_build_json_names_the_recipe(dataset):
+    assert dataset.parameters == json.loads((dataset.path / "build.json").read_text())
+    assert dataset.parameters["n_views"] == 4
+    assert dataset.parameters["n_models"] == 8

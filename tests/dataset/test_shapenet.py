@@ -1,0 +1,185 @@
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from i2m_lib.dataset.shapenet import Corpus, CorpusError, ModelSource, hashed_split
+
+SHARED = Path(__file__).parents[3] / "shared" / "corpus"
+OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+
+
+def put(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(OBJ)
+    return root
+
+
+def test_folders_and_zips_are_one_corpus(corpus_root):
+    corpus = Corpus.open(corpus_root, split_seed=0)
+    assert corpus.categories == {"03001627": "chair", "04379243": "table"}
+    assert [(s.synset, s.model_id) for s in corpus.models] == sorted((s.synset, s.model_id) for s in corpus.models)
+    assert {s.container.name for s in corpus.models} == {"03001627", "04379243.zip"}
+    assert all(s.read("model_normalized.obj").startswith(b"mtllib") for s in corpus.models)
+    assert [corpus.splits[s.model_id] for s in corpus.models[:4]] == [
+        "train",
+        "train",
+        "val",
+        "test",
+    ]
+
+
+def test_a_folder_wins_over_its_zip_and_v2_over_v1(tmp_path):
+    put(tmp_path, "03001627/a/model.obj", "03001627/a/models/model_normalized.obj")
+    put(tmp_path, "03001627/b/model.obj")
+    with zipfile.ZipFile(tmp_path / "03001627.zip", "w") as archive:
+        for model_id in "ac":
+            archive.writestr(f"03001627/{model_id}/models/model_normalized.obj", OBJ)
+    models = Corpus.open(tmp_path, split_seed=0).models
+    assert [(s.model_id, s.layout, s.container.name) for s in models] == [
+        ("a", "v2", "03001627"),
+        ("b", "v1", "03001627"),
+        ("c", "v2", "03001627.zip"),
+    ]
+    assert all(s.read(Path(s.entry).name) == OBJ.encode() for s in models)
+
+
+def test_a_model_of_two_synsets_is_used_once(tmp_path):
+    put(tmp_path, "03001627/a/model.obj", "04256520/a/model.obj", "04256520/b/model.obj")
+    corpus = Corpus.open(tmp_path, split_seed=0)
+    assert [(s.synset, s.model_id) for s in corpus.models] == [("03001627", "a"), ("04256520", "b")]
+    assert [s.synset for s in corpus.repeated] == ["04256520"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [("display,video display", "display"), ("remote control,remote", "remote"), ("a b", "a_b")],
+)
+def test_category_is_the_first_single_word(tmp_path, names, expected):
+    put(tmp_path, "03001627/a/model.obj")
+    (tmp_path / "taxonomy.json").write_text(json.dumps([{"synsetId": "03001627", "name": names}]))
+    assert Corpus.open(tmp_path, split_seed=0).categories == {"03001627": expected}
+
+
+def test_without_lists_the_synset_is_the_name_and_the_split_is_hashed(tmp_path):
+    put(tmp_path, *(f"03001627/{i:03}/model.obj" for i in range(300)))
+    corpus = Corpus.open(tmp_path, split_seed=7)
+    assert corpus.categories == {"03001627": "03001627"}
+    assert corpus.splits == {f"{i:03}": hashed_split(f"{i:03}", 7) for i in range(300)}
+    assert corpus.splits != Corpus.open(tmp_path, split_seed=8).splits
+
+
+def test_hashed_split_has_its_shares():
+    drawn = [hashed_split(str(i), 0) for i in range(20_000)]
+    for split, share in {"train": 0.7, "val": 0.1, "test": 0.2}.items():
+        assert drawn.count(split) / len(drawn) == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10, 30, 99])
+def test_limited_choice_keeps_the_shares_of_the_splits(tmp_path, limit):
+    put(tmp_path, *(f"03001627/{i:02}/model.obj" for i in range(60)))
+    corpus = Corpus.open(tmp_path, split_seed=1)
+    chosen = corpus.choose(None, limit, seed=3)
+    assert chosen == sorted(chosen, key=lambda s: s.model_id)
+    assert len({s.model_id for s in chosen}) == min(limit, 60)
+    assert set(corpus.choose(None, limit // 2, seed=3)) <= set(chosen)
+    for split in ("train", "val", "test"):
+        n_all = list(corpus.splits.values()).count(split)
+        n = [corpus.splits[s.model_id] for s in chosen].count(split)
+        assert abs(n - n_all * len(chosen) / 60) <= 1
+        assert n >= 1 or limit < 3
+
+
+def test_choice_by_name_or_synset(corpus_root):
+    corpus = Corpus.open(corpus_root, split_seed=0)
+    by_name, by_synset = (corpus.choose([c], None, seed=0) for c in ("table", "04379243"))
+    assert by_name == by_synset
+    assert len(by_name) == 4
+    with pytest.raises(CorpusError, match=r"no category 'stool', only .*chair"):
+        corpus.choose(["stool"], None, seed=0)
+
+
+def test_wrong_roots_say_what_to_give(corpus_root, tmp_path):
+    with pytest.raises(CorpusError, match="not a folder"):
+        Corpus.open(tmp_path / "absent", split_seed=0)
+    with pytest.raises(CorpusError, match="holds no model: expected <synset>"):
+        Corpus.open(tmp_path, split_seed=0)
+    with pytest.raises(CorpusError, match=rf"one level too high: give .*{corpus_root.name}\."):
+        Corpus.open(corpus_root.parent, split_seed=0)
+
+
+def test_broken_lists_are_named(tmp_path):
+    put(tmp_path, "03001627/a/model.obj")
+    (tmp_path / "all.csv").write_text("modelId,split\na,validation\n")
+    with pytest.raises(CorpusError, match=r"all\.csv: model a has the split 'validation'"):
+        Corpus.open(tmp_path, split_seed=0)
+    (tmp_path / "all.csv").write_text("model,split\na,val\n")
+    with pytest.raises(CorpusError, match="needs the columns modelId and split"):
+        Corpus.open(tmp_path, split_seed=0)
+    (tmp_path / "all.csv").unlink()
+    (tmp_path / "taxonomy.json").write_text("{}[")
+    with pytest.raises(CorpusError, match=r"taxonomy\.json is not ShapeNet's"):
+        Corpus.open(tmp_path, split_seed=0)
+
+
+def test_broken_zip_is_named(tmp_path):
+    (tmp_path / "03001627.zip").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(CorpusError, match=r"03001627\.zip is no readable zip"):
+        Corpus.open(tmp_path, split_seed=0)
+
+
+@pytest.mark.parametrize("layout", ["v1", "v2"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../../b/model.obj", "..\\..\\..\\x", "../../b"])
+def test_nothing_outside_the_model_is_read(tmp_path, layout, name):
+    entry = "a/model.obj" if layout == "v1" else "a/models/model_normalized.obj"
+    put(tmp_path, entry, "b/model.obj")
+    with pytest.raises(CorpusError, match="leaves the folder"):
+        ModelSource("03001627", "a", layout, tmp_path, entry).read(name)
+
+
+def test_v2_textures_lie_beside_models(tmp_path):
+    put(tmp_path, "a/models/model_normalized.obj", "a/images/t.jpg")
+    source = ModelSource("03001627", "a", "v2", tmp_path, "a/models/model_normalized.obj")
+    assert source.read("../images/t.jpg") == source.read("..\\images\\t.jpg") == OBJ.encode()
+    with pytest.raises(FileNotFoundError):
+        source.read("../images/none.jpg")
+
+
+def test_link_out_of_the_model_is_refused(tmp_path):
+    put(tmp_path, "a/model.obj", "secret")
+    (tmp_path / "a" / "link.mtl").symlink_to(tmp_path / "secret")
+    with pytest.raises(CorpusError, match="a link that leaves"):
+        ModelSource("03001627", "a", "v1", tmp_path, "a/model.obj").read("link.mtl")
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "03001627.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("03001627/a/model.obj", b"#" * 2**20)
+    source = ModelSource("03001627", "a", "v1", path, "03001627/a/model.obj")
+    with pytest.raises(CorpusError, match="expands more than 200 times"):
+        source.read("model.obj")
+    monkeypatch.setattr("i2m_lib.dataset.shapenet.MAX_FILE_BYTES", 10)
+    with pytest.raises(CorpusError, match="MB, more than"):
+        source.read("model.obj")
+    put(tmp_path, "b/model.obj")
+    with pytest.raises(CorpusError, match="MB, more than"):
+        ModelSource("03001627", "b", "v1", tmp_path, "b/model.obj").read("model.obj")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared corpus is not here")
+def test_the_shared_corpus(tmp_path):
+    corpus = Corpus.open(SHARED / "ShapeNetCore.v2", split_seed=0)
+    assert len(corpus.models) == 522
+    assert corpus.categories["04256520"] == "sofa"
+    with pytest.raises(CorpusError, match=r"give .*ShapeNetCore\.v2"):
+        Corpus.open(SHARED, split_seed=0)
+
+    (tmp_path / "02691156.zip").symlink_to(SHARED / "02691156.zip")
+    zipped = Corpus.open(tmp_path, split_seed=0).models
+    folders = corpus.choose(["airplane"], None, seed=0)
+    assert [s.model_id for s in zipped] == [s.model_id for s in folders]
+    obj = "model_normalized.obj"
+    assert all(a.read(obj) == b.read(obj) for a, b in zip(zipped, folders, strict=True))
