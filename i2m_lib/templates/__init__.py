@@ -1,0 +1,1 @@
+"""Templates: free-form deformation, registration, the template graph, shapes as few numbers."""
