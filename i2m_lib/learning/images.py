@@ -1,0 +1,84 @@
+"""What the network sees: the object on a plain background, cropped to its mask. One function for training, where it
+also jitters, and for inference."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+MARGIN = 1.15  # side of the crop, in longest sides of the object's box
+
+
+def crop_to_mask(rgba: Tensor, size: int, *, jitter: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
+    """Square crops (b, 4, size, size) around the masks of rgba (b, 4, h, w) in [0, 1], transparent outside.
+
+    jitter (b, 3) scales the crop by 1 + jitter[:, 0] and shifts it by jitter[:, 1:] crop sides; flip (b,) bool
+    mirrors left and right. An empty mask crops nothing.
+    """
+    b, _, h, w = rgba.shape
+    left, right = _extent((rgba[:, 3] > 0.5).any(1), w)
+    top, bottom = _extent((rgba[:, 3] > 0.5).any(2), h)
+    side = torch.maximum((right - left) * w, (bottom - top) * h) * MARGIN
+    x, y = right + left - 1, bottom + top - 1  # centre in [-1, 1]
+    if jitter is not None:
+        side = side * (1 + jitter[:, 0])
+        x, y = x + 2 * jitter[:, 1] * side / w, y + 2 * jitter[:, 2] * side / h
+    sx = side / w if flip is None else torch.where(flip, -side / w, side / w)
+    zero = torch.zeros_like(x)
+    theta = torch.stack([torch.stack([sx, zero, x], 1), torch.stack([zero, side / h, y], 1)], 1)
+    # Colour under a zero mask is arbitrary; blending must not let it bleed in.
+    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
+    return grid_sample(
+        premultiplied,
+        affine_grid(theta, [b, 4, size, size], align_corners=False),
+        align_corners=False,
+    )
+
+
+def _extent(occupied: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """First and last edge, in [0, 1], of the occupied cells (b, n); 0 and 1 where there is none."""
+    empty = ~occupied.any(1)
+    first = torch.where(empty, 0, occupied.float().argmax(1)) / n
+    last = 1 - torch.where(empty, 0, occupied.flip(1).float().argmax(1)) / n
+    return first, last
+
+
+def compose(crop: Tensor, background: Tensor | float = 1.0) -> Tensor:
+    """Premultiplied crops (b, 4, s, s) over a background, broadcastable to (b, 3, s, s)."""
+    return crop[:, :3] + (1 - crop[:, 3:]) * background
+
+
+def augment(batch: dict[str, Tensor], size: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """A training batch with crop jitter, mirroring, colour and background varied; uint8 images (b, 4, h, w) in.
+
+    A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
+    same, since the lattice is symmetric.
+    """
+    rgba = batch["image"].float() / 255
+    b, device = len(rgba), rgba.device
+
+    def uniform(*shape, low=0.0, high=1.0):
+        return (low + (high - low) * torch.rand(shape, generator=generator)).to(device)
+
+    flip = uniform(b) < 0.5
+    jitter = torch.stack(
+        [
+            uniform(b, low=-0.1, high=0.15),
+            uniform(b, low=-0.05, high=0.05),
+            uniform(b, low=-0.05, high=0.05),
+        ],
+        1,
+    )
+    crop = crop_to_mask(rgba, size, jitter=jitter, flip=flip)
+    gain = uniform(b, 1, 1, 1, low=0.7, high=1.3) * uniform(b, 3, 1, 1, low=0.85, high=1.15)
+    colour = (crop[:, :3] * gain).minimum(crop[:, 3:])
+    plain = uniform(b, 3, 1, 1).maximum((uniform(b, 1, 1, 1) < 0.7).float())
+    azimuth = torch.where(flip, -batch["azimuth"], batch["azimuth"])
+    return batch | {
+        "image": compose(torch.cat([colour, crop[:, 3:]], 1), plain),
+        "azimuth": azimuth,
+    }
+
+
+def plain(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+    """A batch as at inference: cropped, on white."""
+    return batch | {"image": compose(crop_to_mask(batch["image"].float() / 255, size))}

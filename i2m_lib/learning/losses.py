@@ -1,0 +1,42 @@
+"""The loss: each term is a share of what there is to explain, so that all start near 1."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from .targets import Targets
+
+
+def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
+    """Terms of the loss for a batch of views.
+
+    Args:
+        out: of `Image2Mesh.forward`.
+        batch: model (b,) index into the targets; azimuth and elevation (b,) radians.
+
+    Returns:
+        template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on
+        the templates' surfaces over its variance; weights: the same of the combined residuals; camera: mean squared
+        error of (sine, cosine, elevation).
+    """
+    model = batch["model"]
+    slots, q = targets.slots[model], targets.q[model]  # (b, W)
+    valid = (q > 0).float()
+    rows = torch.arange(len(model), device=model.device)[:, None]
+
+    log_p = log_softmax(out["logits"].float(), dim=1)
+    template = -(q * log_p[rows, slots]).sum(1).mean() / torch.tensor(float(log_p.shape[1])).log()
+
+    # Half the attention goes to the good templates, half to all: the one selected may be neither.
+    attention = (q + valid / valid.sum(1, keepdim=True).clamp(min=1)) / 2
+    error = (out["y"].float()[rows, slots] - targets.y[model]).square().sum(2)
+    deformation = (attention * error).sum(1).mean() / targets.y_variance
+
+    off = out["weights"].float()[rows, slots] - targets.weights[model]  # (b, W, E)
+    energy = torch.einsum("bwe,bwef,bwf->bw", off, targets.gram[slots], off)
+    known = q * targets.weighted[model]
+    weights = (known * energy).sum(1).mean() / targets.residual_variance
+
+    azimuth, elevation = batch["azimuth"], batch["elevation"]
+    camera = (out["camera"].float() - torch.stack([azimuth.sin(), azimuth.cos(), elevation], 1)).square().sum(1).mean()
+    return {"template": template, "deformation": deformation, "weights": weights, "camera": camera}

@@ -1,0 +1,88 @@
+"""The network: one image to template probabilities, a deformation and weights for every template, and the camera."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.feature_extraction import create_feature_extractor
+
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Encoder(nn.Module):
+    """A torchvision backbone up to `node`, its map reduced but not averaged away: pose and proportions live in
+    where things are. Images (b, 3, h, w) in [0, 1] -> code z (b, n_code)."""
+
+    def __init__(self, backbone: str, node: str, weights: str | None, n_code: int):
+        super().__init__()
+        chosen = get_model_weights(backbone)[weights] if weights else None
+        self.trunk = create_feature_extractor(get_model(backbone, weights=chosen), {node: "map"})
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+        with torch.no_grad():
+            channels = self.trunk.eval()(torch.zeros(1, 3, 64, 64))["map"].shape[1]
+        self.head = nn.Sequential(
+            nn.Conv2d(channels, 64, 1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(64 * 16, n_code),
+            nn.LayerNorm(n_code),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.trunk((image - self.mean) / self.std)["map"])
+
+
+class Image2Mesh(nn.Module):
+    """Heads on the code: what METHOD calls Classifier and Regressor, the latter once per template.
+
+    Args:
+        backbone, node: a torchvision model's name and the node where it is cut.
+        weights: name of torchvision weights ("DEFAULT"), or None to start from scratch.
+        n_templates, n_edges, n_axes: T, E and k of the targets.
+        n_code: length of z.
+
+    `means` (T, 32, 3) and `axes` (T, k, 32, 3) are the deformation spaces of the targets, kept with the weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        node: str,
+        weights: str | None,
+        n_templates: int,
+        n_edges: int,
+        n_axes: int,
+        n_code: int,
+    ):
+        super().__init__()
+        self.sizes = (n_templates, n_axes, n_edges)
+        self.encoder = Encoder(backbone, node, weights, n_code)
+        self.template = nn.Linear(n_code, n_templates)
+        self.hidden = nn.Sequential(nn.Linear(n_code, n_code), nn.ReLU())
+        self.deformation = nn.Linear(n_code, n_templates * n_axes)
+        self.weights = nn.Linear(n_code, n_templates * n_edges)
+        self.camera = nn.Linear(n_code, 3)
+        self.register_buffer("means", torch.zeros(n_templates, 32, 3))
+        self.register_buffer("axes", torch.zeros(n_templates, n_axes, 32, 3))
+        self.register_buffer("y_scale", torch.ones(()))
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Images (b, 3, h, w) in [0, 1] -> z (b, n_code), logits (b, T), y (b, T, k), weights (b, T, E), camera
+        (b, 3): sine and cosine of the azimuth, elevation in radians."""
+        z = self.encoder(image)
+        T, k, E = self.sizes
+        h = self.hidden(z)
+        return {
+            "z": z,
+            "logits": self.template(z),
+            "y": self.deformation(h).view(-1, T, k) * self.y_scale,
+            "weights": self.weights(h).view(-1, T, E),
+            "camera": self.camera(z),
+        }
+
+    def lattice(self, y: Tensor, templates: Tensor) -> Tensor:
+        """Coordinates y (b, k) of templates (b,) -> lattice displacements d (b, 32, 3)."""
+        return self.means[templates] + torch.einsum("bk,bkna->bna", y, self.axes[templates])

@@ -1,0 +1,137 @@
+"""What the network learns: soft template labels, deformations in each template's principal coordinates, weights.
+
+Errors are measured on the template's surface, exactly and without samples in the loop: the mean squared
+displacement between lattice displacements d and d' is (d - d')' G (d - d') with the Gram matrix G of the template's
+basis over its surface. With G = L L' and the principal axes U of the training fits in that metric,
+d = mean + L'^-1 U y, the error is simply |y - y'|^2, and a few numbers y hold nearly all of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from i2m_lib.dataset.views import Dataset
+from i2m_lib.templates.ffd import KERNEL_WIDTH, Lattice, displace, kernel_basis, symmetric_basis
+from i2m_lib.templates.graph import Template, TemplateGraph
+
+
+@dataclass(frozen=True)
+class DeformationSpace:
+    """Of one template: mean (32, 3), axes (k, 32, 3) and gram (E, E) of its neighbours' residual fields."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+    gram: np.ndarray
+
+
+def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) -> tuple[DeformationSpace, np.ndarray]:
+    """Principal deformations of a template, from fits d (n, 32, 3) to training shapes; S (s, 3) samples its surface.
+
+    Returns:
+        The space, padded with zero axes to k, and a map (k, 96) that takes flattened d - mean to coordinates y.
+    """
+    M = symmetric_basis(Lattice.around(template.V).basis(S))
+    G = M.mT @ M / len(S)
+    L = np.linalg.cholesky(G + 1e-6 * np.trace(G, axis1=1, axis2=2)[:, None, None] / 32 * np.eye(32))
+    mean = d.mean(0)
+    metric = np.einsum("akl,nka->nal", L, d - mean).reshape(len(d), -1)  # L' per axis
+    _, _, rows = np.linalg.svd(metric, full_matrices=False)
+    U = np.zeros((k, metric.shape[1]))
+    U[: min(k, len(rows))] = rows[:k]
+    to_lattice = np.linalg.solve(L.mT, U.reshape(k, 3, 32).transpose(1, 2, 0))  # (3, 32, k)
+    to_y = np.einsum("kal,abl->kba", U.reshape(k, 3, 32), L).reshape(k, -1)
+    fields = displace(kernel_basis(S, template.centres, KERNEL_WIDTH)[None], template.c)
+    flat = fields.reshape(len(template.c), len(S) * 3)
+    return DeformationSpace(mean, to_lattice.transpose(2, 1, 0), flat @ flat.T / len(S)), to_y
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Tensors for N shapes, T templates in all, at most W a category and at most E neighbours.
+
+    slots (N, W) the templates of each shape's category, padded with 0; q (N, W) soft labels, 0 where padded;
+    y (N, W, k) coordinates; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
+    means (T, 32, 3), axes (T, k, 32, 3); scale: root mean square of the training y, and of the residual fields.
+    """
+
+    slots: torch.Tensor
+    q: torch.Tensor
+    y: torch.Tensor
+    weights: torch.Tensor
+    weighted: torch.Tensor
+    gram: torch.Tensor
+    means: torch.Tensor
+    axes: torch.Tensor
+    y_variance: float
+    residual_variance: float
+
+    def to(self, device: torch.device | str) -> "Targets":
+        moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in vars(self).items()}
+        return Targets(**moved)
+
+
+def make_targets(
+    dataset: Dataset,
+    graph: TemplateGraph,
+    fits: dict,
+    *,
+    model_ids: list[str],
+    k: int,
+    temperature: float,
+) -> Targets:
+    """Targets of the models `model_ids`, in that order. Spaces come from training fits alone.
+
+    Args:
+        fits: {synset: Fits} as 02_template_graph wrote them.
+        k: principal coordinates a template.
+        temperature: of the soft labels q = softmax(-cost / temperature), in canonical units.
+    """
+    row_of = {model_id: i for i, model_id in enumerate(model_ids)}
+    train = set(dataset.select("train").model_id)
+    n, n_templates = len(model_ids), len(graph.templates)
+    width = max(f.cost.shape[1] for f in fits.values())
+    n_edges = max(len(t.neighbours) for t in graph.templates)
+    slots, q = np.zeros((n, width), np.int64), np.zeros((n, width))
+    y, weights = np.zeros((n, width, k)), np.zeros((n, width, n_edges))
+    weighted, grams = np.zeros((n, width), bool), np.zeros((n_templates, n_edges, n_edges))
+    means, axes = np.zeros((n_templates, 32, 3)), np.zeros((n_templates, k, 32, 3))
+
+    first = 0
+    for synset in graph.synsets:
+        templates, fit = graph.of(synset), fits[synset]
+        here = np.array([i for i, m in enumerate(fit.model_ids) if m in row_of], dtype=int)
+        rows = np.array([row_of[fit.model_ids[i]] for i in here], dtype=int)
+        is_train = np.isin(fit.model_ids, list(train))
+        count = len(templates)
+        slots[rows, :count] = first + np.arange(count)
+        q[rows, :count] = soft_labels(fit.cost[here], temperature)
+        weights[rows, :count, : fit.weights.shape[2]] = fit.weights[here]
+        weighted[rows, :count] = fit.weighted[here]
+        for t, template in enumerate(templates):
+            S = dataset.mesh(template.model_id).S
+            space, to_y = deformation_space(template, S, fit.d[is_train, t].astype(np.float64), k)
+            y[rows, t] = (fit.d[here, t] - space.mean).reshape(-1, 96) @ to_y.T
+            means[first + t], axes[first + t] = space.mean, space.axes
+            grams[first + t, : len(space.gram), : len(space.gram)] = space.gram
+        first += count
+    arrays = {"q": q, "y": y, "weights": weights, "gram": grams, "means": means, "axes": axes}
+    tensors = {name: torch.from_numpy(a).float() for name, a in arrays.items()}
+    return Targets(
+        slots=torch.from_numpy(slots),
+        weighted=torch.from_numpy(weighted),
+        **tensors,
+        y_variance=float((q[..., None] * y**2).sum() / n),
+        residual_variance=_residual_variance(weights, weighted, grams, slots),
+    )
+
+
+def soft_labels(cost: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(-cost / temperature) over the last axis."""
+    odds = np.exp(-(cost - cost.min(-1, keepdims=True)) / temperature)
+    return odds / odds.sum(-1, keepdims=True)
+
+
+def _residual_variance(weights, weighted, grams, slots) -> float:
+    energy = np.einsum("nwe,nwef,nwf->nw", weights, grams[slots], weights)
+    return float(energy[weighted].mean())
