@@ -1,0 +1,1 @@
+"""Evaluation: metrics of two surfaces, named protocols, baselines, statistics over shapes."""

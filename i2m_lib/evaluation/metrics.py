@@ -1,0 +1,110 @@
+"""Distances between two surfaces given as oriented points, and between two masks.
+
+All surface metrics are read off one `Nearest`: for every x of X its nearest y of Y, and the other
+way round. With d(x) = min_y |x - y|, d(y) = min_x |x - y| and "mean" over the points of one set:
+
+    chamfer_l1          (mean d(x) + mean d(y)) / 2                    0 .. inf, lower is better
+    chamfer_l2          mean d(x)^2 + mean d(y)^2                      0 .. inf, lower is better
+    fscore(t)           2 p r / (p + r), p and r the shares d < t      0 .. 1,   higher is better
+    normal_consistency  (mean |n_x . n_y(x)| + mean |n_y . n_x(y)|)/2  0 .. 1,   higher is better
+    dist(t)             share of d(x)^2 > t plus share of d(y)^2 > t   0 .. 2,   lower is better
+
+Each is symmetric in X and Y. Units are those of the points: choosing them is up to the protocol.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+
+@dataclass(frozen=True)
+class OrientedPoints:
+    """Points (n, 3), their unit normals (n, 3) and a KD-tree, all in the order of its leaves."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    tree: cKDTree
+
+    @classmethod
+    def of(cls, points: np.ndarray, normals: np.ndarray) -> "OrientedPoints":
+        """Indexes points (n, 3), n > 0, with unit normals (n, 3), both in any one order."""
+        # Consecutive queries meet the same leaves, still in the cache: a third of the time saved.
+        order = _tree(points).indices
+        points, normals = points[order], normals[order]
+        return cls(points, normals, _tree(points))
+
+
+def _tree(points: np.ndarray) -> cKDTree:
+    # scipy's defaults take 2.5 times as long: shrunken boxes never split across a flat part, so
+    # that a point above a table top is no farther from any of its boxes than from the nearest.
+    return cKDTree(points, leafsize=64, compact_nodes=False, balanced_tree=False)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Nearest neighbours between X (n points) and Y (m points), in both directions.
+
+    d_x (n,) distances from X to Y, d_y (m,) from Y to X; dot_x (n,), dot_y (m,) absolute dot
+    products of the normals of a point and its nearest neighbour, 0..1.
+    """
+
+    d_x: np.ndarray
+    d_y: np.ndarray
+    dot_x: np.ndarray
+    dot_y: np.ndarray
+
+    @classmethod
+    def between(cls, X: OrientedPoints, Y: OrientedPoints, workers: int = 1) -> "Nearest":
+        """Searches with `workers` threads."""
+        d_x, dot_x = _directed(X, Y, workers)
+        d_y, dot_y = _directed(Y, X, workers)
+        return cls(d_x, d_y, dot_x, dot_y)
+
+    def chamfer_l1(self) -> float:
+        """Mean of the two directed mean distances; scales linearly."""
+        return float(self.d_x.mean() + self.d_y.mean()) / 2
+
+    def chamfer_l2(self) -> float:
+        """Sum of the two directed mean squared distances; scales quadratically."""
+        return float((self.d_x**2).mean() + (self.d_y**2).mean())
+
+    def fscore(self, threshold: float) -> float:
+        """Harmonic mean of the shares of X and of Y nearer than `threshold`; 0 if both are 0."""
+        p, r = float((self.d_x < threshold).mean()), float((self.d_y < threshold).mean())
+        return 2 * p * r / (p + r) if p + r else 0.0
+
+    def normal_consistency(self) -> float:
+        """Mean of the two directed mean |dot| of normals: blind to the orientation of faces."""
+        return float(self.dot_x.mean() + self.dot_y.mean()) / 2
+
+    def dist(self, threshold: float) -> float:
+        """Dist of the official code: shares whose SQUARED distance exceeds `threshold`, summed."""
+        return float((self.d_x**2 > threshold).mean() + (self.d_y**2 > threshold).mean())
+
+
+def _directed(X: OrientedPoints, Y: OrientedPoints, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    distance, nearest = Y.tree.query(X.points, workers=workers)
+    return distance, np.abs(np.einsum("nk,nk->n", X.normals, Y.normals[nearest]))
+
+
+def chamfer_l1_points(X: np.ndarray, Y: np.ndarray) -> float:
+    """Chamfer-L1 of points X (n, 3) and Y (m, 3), for shortlists by a few thousand points."""
+    return float(_tree(Y).query(X)[0].mean() + _tree(X).query(Y)[0].mean()) / 2
+
+
+def silhouette_iou(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
+    """Area of the intersection over area of the union of two boolean masks (h, w), 0..1.
+
+    Two empty masks score 0, so that nothing is won by drawing nothing.
+
+    Raises:
+        ValueError: a mask is not boolean, or the shapes differ.
+    """
+    if mask_a.shape != mask_b.shape or mask_a.dtype != bool or mask_b.dtype != bool:
+        raise ValueError(
+            f"masks must be boolean and equally large, not {mask_a.dtype} {mask_a.shape} and "
+            f"{mask_b.dtype} {mask_b.shape}: threshold or resize them first"
+        )
+    union = (mask_a | mask_b).sum()
+    return float((mask_a & mask_b).sum() / union) if union else 0.0

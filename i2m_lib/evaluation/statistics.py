@@ -1,0 +1,198 @@
+"""From tidy scores to tables: means with bootstrap intervals, paired differences, the gap closed.
+
+`scores` has one row per (method, protocol, split, model, view, metric), with the columns COLUMNS.
+A shape's score is the mean over its views. Intervals are 95 % percentile intervals of a bootstrap
+over SHAPES, drawn anew within each category, so that every category keeps its size; all methods
+see the same draws, so that their differences are paired. Such intervals are somewhat too narrow
+for fewer than about 20 shapes and have no width for one.
+"""
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = (
+    *("method", "protocol", "split", "synset", "category"),
+    *("model_id", "view", "metric", "value"),
+)
+LOWER_IS_BETTER = ("chamfer_", "dist")
+HIGHER_IS_BETTER = ("f_", "normal_consistency", "iou", "silhouette_")
+PERCENTILES = (2.5, 97.5)
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of the metric is better. Raises ValueError for an unknown metric."""
+    if not metric.startswith(LOWER_IS_BETTER + HIGHER_IS_BETTER):
+        known = ", ".join(f"{name}..." for name in LOWER_IS_BETTER + HIGHER_IS_BETTER)
+        raise ValueError(f"no direction is known for the metric {metric!r}: use one of {known}")
+    return metric.startswith(LOWER_IS_BETTER)
+
+
+def per_shape(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The metric's values, mean over views: sorted rows (category, model_id), a column a method.
+
+    Columns stand in the order in which `scores` first names the methods; a method without any row
+    of this metric has none.
+
+    Raises:
+        ValueError: a column of `scores` or the metric is not there; its rows come from several
+            protocols or splits, repeat one another or are not finite; or a method lacks a shape
+            that another method has.
+    """
+    rows = _rows_of(scores, metric)
+    methods = rows["method"].unique()
+    table = rows.pivot_table("value", ["category", "model_id"], "method", "mean", observed=True)
+    table = table[methods]
+    if table.isna().any(axis=None):
+        pairs = [
+            f"({method}, {category}/{model_id})"
+            for (category, model_id), lacks in table.isna().iterrows()
+            for method in table.columns[lacks]
+        ]
+        shown = ", ".join(pairs[:10]) + (", ..." if len(pairs) > 10 else "")
+        raise ValueError(f"{metric} lacks {len(pairs)} (method, shape): score {shown} as well")
+    return table
+
+
+def _rows_of(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    if lacking := [column for column in COLUMNS if column not in scores]:
+        raise ValueError(f"scores lack the columns {lacking}: they have {list(scores)}")
+    rows = scores[scores["metric"] == metric]
+    if rows.empty:
+        raise ValueError(f"no row is of metric {metric!r}: use one of {_names(scores, 'metric')}")
+    for column in ("protocol", "split"):
+        if len(names := _names(rows, column)) > 1:
+            raise ValueError(f"{metric} is given for the {column}s {names}: select one of them")
+    key = ["method", "category", "model_id", "view"]
+    for fault, wrong in {
+        "are given twice": rows.duplicated(key),
+        "are not finite": ~np.isfinite(rows["value"]),
+    }.items():
+        if wrong.any():
+            first = rows.loc[wrong, [*key, "value"]].iloc[0].to_dict()
+            raise ValueError(f"{wrong.sum()} values of {metric} {fault}: correct {first}")
+    return rows
+
+
+def _names(rows: pd.DataFrame, column: str) -> list[str]:
+    return sorted(map(str, rows[column].unique()))
+
+
+def bootstrap(values: np.ndarray, category: np.ndarray, *, n_boot: int, seed: int) -> np.ndarray:
+    """Category means of resampled shapes, (C, n_boot, k), the C categories sorted by name.
+
+    values (n, k) holds k numbers a shape, category (n,) the names. In each draw a category of m
+    shapes is m of them drawn with replacement, the same ones for all k numbers. Constant values
+    are returned unchanged, and linear maps of the k numbers commute with the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    means = []
+    for name in np.unique(category):
+        inside = values[category == name]
+        m = len(inside)
+        counts = rng.multinomial(m, np.full(m, 1 / m), size=n_boot)
+        means.append(counts @ inside / m)
+    return np.stack(means)
+
+
+def category_means(values: np.ndarray, category: np.ndarray) -> np.ndarray:
+    """Means (C, k) of values (n, k) within each category (n,), sorted by name."""
+    return np.stack([values[category == name].mean(0) for name in np.unique(category)])
+
+
+def groups(category: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Names, weights (G, C) of the categories' means and numbers of shapes (G,) of the groups.
+
+    The groups of shapes whose categories are (n,) are each category; `category_mean`, in which
+    categories weigh the same; and `instance_mean`, in which shapes do. Rows of weights sum to 1.
+    """
+    names, sizes = np.unique(category, return_counts=True)
+    means = np.full(len(names), 1 / len(names)), sizes / len(category)
+    weights = np.vstack([np.eye(len(names)), *means])
+    n_shapes = np.array([*sizes, len(category), len(category)])
+    return [*map(str, names), "category_mean", "instance_mean"], weights, n_shapes
+
+
+def summarise(
+    scores: pd.DataFrame, *, baseline: str = "image_retrieval", n_boot: int = 2000, seed: int
+) -> pd.DataFrame:
+    """The results table: a row for each metric, method and group (see `groups`).
+
+    Columns: metric, method, group, n_shapes; mean, low, high; difference (method - baseline, of
+    the same shapes), difference_low, difference_high; win_rate, the share of shapes (averaged as
+    the mean is) where the method is strictly better than the baseline, 0..1.
+
+    Raises:
+        ValueError: see `per_shape`; or the baseline has no row of a metric, or a metric's
+            direction is unknown.
+    """
+    parts = [
+        _summarise_metric(per_shape(scores, metric), metric, baseline, n_boot, seed)
+        for metric in scores["metric"].unique()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _summarise_metric(table: pd.DataFrame, metric: str, baseline: str, n_boot: int, seed: int) -> pd.DataFrame:
+    at = table.columns.get_loc(_method(table, metric, baseline))
+    values = table.to_numpy()
+    base = values[:, [at]]
+    wins = (values < base) if is_lower_better(metric) else (values > base)
+    category = table.index.get_level_values("category").to_numpy()
+    names, weights, n_shapes = groups(category)
+    means = weights @ category_means(values, category)
+    draws = np.tensordot(weights, bootstrap(values, category, n_boot=n_boot, seed=seed), 1)
+    low, high = np.percentile(draws, PERCENTILES, axis=1)
+    difference_low, difference_high = np.percentile(draws - draws[..., [at]], PERCENTILES, axis=1)
+    by_group_and_method = {
+        "mean": means,
+        "low": low,
+        "high": high,
+        "difference": means - means[:, [at]],
+        "difference_low": difference_low,
+        "difference_high": difference_high,
+        "win_rate": weights @ category_means(wins, category),
+    }
+    return pd.DataFrame(
+        {
+            "metric": metric,
+            "method": np.repeat(table.columns.to_numpy(), len(names)),
+            "group": np.tile(names, len(table.columns)),
+            "n_shapes": np.tile(n_shapes, len(table.columns)),
+        }
+        | {name: values.T.ravel() for name, values in by_group_and_method.items()}
+    )
+
+
+def _method(table: pd.DataFrame, metric: str, method: str) -> str:
+    if method not in table:
+        raise ValueError(f"{metric} is not given for {method!r}: score it or use {list(table)}")
+    return method
+
+
+def gap_closed(
+    scores: pd.DataFrame,
+    *,
+    method: str,
+    baseline: str = "image_retrieval",
+    ceiling: str = "oracle_ffd",
+    metric: str = "chamfer_l1",
+    n_boot: int = 2000,
+    seed: int,
+) -> tuple[float, float, float]:
+    """(baseline - method) / (baseline - ceiling) of category means, and its interval (low, high).
+
+    0 for the baseline and 1 for the ceiling; below 0 and above 1 beyond them.
+
+    Raises:
+        ValueError: see `per_shape`; or a method has no row of the metric, or there is no gap.
+    """
+    table = per_shape(scores, metric)
+    columns = [_method(table, metric, name) for name in (baseline, method, ceiling)]
+    values = table[columns].to_numpy()  # picked by position below, as names may repeat
+    category = table.index.get_level_values("category").to_numpy()
+    base, ours, best = category_means(values, category).mean(0)
+    if base == best:
+        raise ValueError(f"{baseline} and {ceiling} both have {metric} {base:g}: there is no gap")
+    b, m, c = np.moveaxis(bootstrap(values, category, n_boot=n_boot, seed=seed).mean(0), -1, 0)
+    low, high = np.percentile((b - m) / (b - c), PERCENTILES)
+    return float((base - ours) / (base - best)), float(low), float(high)
