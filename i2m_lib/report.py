@@ -1,0 +1,128 @@
+"""The results table, for the terminal and for README.md.
+
+python -m i2m_lib.report            rewrites README.md from results/reference
+python -m i2m_lib.report --check    exits 1 if README.md does not show what is there
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from i2m_lib.files import whole
+from i2m_lib.paths import project_root
+
+LADDER = [
+    *["random_shape", "mean_shape", "image_retrieval", "template", "template_ffd", "image2mesh"],
+    *["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
+]
+BASELINE, OURS = "image_retrieval", "image2mesh"
+HEADER = [
+    *["method", "Chamfer-L1 ×100", f"difference to {BASELINE}"],
+    *["F@1 %", "normal consistency", "win rate"],
+]
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+
+def results_table(summary: pd.DataFrame) -> str:
+    """A markdown table with a row for each method, in the ladder's order, others after it.
+
+    `summary` has the columns metric, method, group, mean, low, high, difference, difference_low,
+    difference_high and win_rate; shown are its rows of group 'category_mean'. The difference is
+    the method's Chamfer-L1 minus the baseline's, the win rate the share of shapes it is lower for.
+    Raises ValueError if `summary` has no such rows.
+    """
+    rows = summary[summary["group"] == "category_mean"].set_index(["metric", "method"])
+    if "chamfer_l1" not in rows.index.get_level_values("metric"):
+        raise ValueError("The summary has no category_mean of chamfer_l1: run 04_evaluation.")
+    chamfer = rows.loc["chamfer_l1"]
+    order = [method for method in LADDER if method in chamfer.index]
+    order += [method for method in chamfer.index if method not in LADDER]
+    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1)]
+    lines += [_row(method, chamfer.loc[method], rows["mean"]) for method in order]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _row(method: str, chamfer: pd.Series, means: pd.Series) -> list[str]:
+    difference, wins = "–", "–"
+    if method != BASELINE:
+        columns = ["difference", "difference_low", "difference_high"]
+        difference = _interval(*100 * chamfer[columns], sign="+")
+        wins = _number(chamfer["win_rate"], "{:.0%}".format).replace("%", " %")
+    cells = [
+        method,
+        _interval(*100 * chamfer[["mean", "low", "high"]]),
+        difference,
+        _number(means.get(("f_1", method)), "{:.1f}".format),
+        _number(means.get(("normal_consistency", method)), "{:.3f}".format),
+        wins,
+    ]
+    return [f"**{cell}**" for cell in cells] if method == OURS else cells
+
+
+def _number(value: float | None, text: Callable[[float], str]) -> str:
+    return "–" if pd.isna(value) else text(value).replace("-", "−")
+
+
+def _interval(mean: float, low: float, high: float, sign: str = "") -> str:
+    mean, low, high = (_number(v, f"{{:{sign}.2f}}".format) for v in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
+
+
+def run_line(provenance: dict) -> str:
+    """One sentence on the run that made the numbers."""
+    date = datetime.fromisoformat(provenance["finished"]).date().isoformat()
+    sha = provenance["git"]["sha"]
+    commit = f", commit {sha[:7]}" if sha else ""
+    return (
+        f"Run `{provenance['run']}` of {date} on {provenance['device']}, {provenance['cores']} "
+        f"cores, in {provenance['seconds']:.0f} s{commit}. Category means on the test split, "
+        "with 95 % intervals over shapes."
+    )
+
+
+def with_results(readme: str, table: str, line: str) -> str:
+    """`readme` with the table and the line between its two markers. Raises ValueError."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"README.md needs a line {BEGIN} and, below it, a line {END}.")
+    return f"{before}{BEGIN}\n{table}\n\n{line}\n{END}{after}"
+
+
+def expected_readme(root: Path) -> str:
+    """README.md as results/reference would have it. Raises FileNotFoundError or ValueError."""
+    reference = root / "results" / "reference"
+    table = results_table(pd.read_parquet(reference / "summary.parquet"))
+    line = run_line(json.loads((reference / "provenance.json").read_text()))
+    return with_results((root / "README.md").read_text(encoding="utf-8"), table, line)
+
+
+def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m i2m_lib.report")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
+    check = parser.parse_args(arguments).check
+    readme = (root or project_root()) / "README.md"
+    try:
+        text = expected_readme(readme.parent)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    if text == readme.read_text(encoding="utf-8"):
+        print("README.md shows results/reference.")
+        return 0
+    if check:
+        print("README.md is stale: run `python -m i2m_lib.report`.", file=sys.stderr)
+        return 1
+    with whole(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print("README.md now shows results/reference.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
