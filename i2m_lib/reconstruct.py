@@ -1,0 +1,184 @@
+"""From one image of an object to a mesh.
+
+reconstructor = Reconstructor.load("results/demo")
+chair = reconstructor.reconstruct("chair.png")
+chair.category, chair.category_probabilities
+chair.save("chair.glb")
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import trimesh
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from i2m_lib.learning.images import compose, crop_to_mask
+from i2m_lib.learning.networks import Image2Mesh
+from i2m_lib.learning.ours import categories_of, load_model
+from i2m_lib.paths import project_root
+from i2m_lib.templates.graph import Template, TemplateGraph
+
+REFERENCE = project_root() / "results" / "reference"
+# An image without transparency shows its object on white; scans and JPEG are not quite white.
+NEARLY_WHITE = 245
+MIN_WEIGHT = 0.02
+WORKING_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What one image says: a template, how to deform it, and how sure the network is.
+
+    d (32, 3) lattice displacements, weights (E,) of the template's neighbours, probabilities (T,) of all templates
+    of the graph, category_probabilities {name: p}; azimuth and elevation of the camera in degrees; z the image code.
+    """
+
+    template: Template
+    d: np.ndarray
+    weights: np.ndarray
+    probabilities: np.ndarray
+    category: str
+    category_probabilities: dict[str, float]
+    azimuth: float
+    elevation: float
+    z: np.ndarray
+
+    @cached_property
+    def V(self) -> np.ndarray:
+        """Vertices (n, 3) in the canonical frame; faces and colours are the template's."""
+        return self.template.decode(self.d, self.weights)
+
+    @property
+    def F(self) -> np.ndarray:
+        return self.template.F
+
+    @property
+    def mesh(self) -> trimesh.Trimesh:
+        """The mesh with the template's face colours."""
+        return trimesh.Trimesh(self.V, self.F, face_colors=self.template.C, process=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the mesh as .glb, .obj, .ply or whatever else trimesh knows; returns the path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.mesh.export(path)
+        return path
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """A trained network with its graph of templates; `size` is the side of its input in pixels."""
+
+    model: Image2Mesh
+    graph: TemplateGraph
+    size: int
+    categories: dict[str, str]
+
+    @classmethod
+    def load(cls, run: str | Path = REFERENCE, device: str = "cpu") -> "Reconstructor":
+        """Loads a run's graph and model. Raises FileNotFoundError, with the notebook to run, if it has none."""
+        graph = TemplateGraph.load(Path(run) / "graph")
+        model, settings = load_model(run, graph)
+        return cls(model.to(device), graph, settings.size, categories_of(run))
+
+    def reconstruct(self, image: str | Path | Image.Image | np.ndarray) -> Reconstruction:
+        """One image of one object, transparent or white around it: a path, a PIL image or an array (h, w, 3 or 4)
+        uint8. Raises ValueError if it cannot be read or shows nothing."""
+        rgba = torch.from_numpy(read_image(image)).permute(2, 0, 1)[None]
+        return self.predict(rgba)[0]
+
+    @torch.inference_mode()
+    def predict(self, rgba: Tensor, batch_size: int = 256) -> list[Reconstruction]:
+        """Images (b, 4, h, w) uint8 with true masks -> their reconstructions."""
+        device = self.model.means.device
+        found = []
+        for chunk in rgba.split(batch_size):
+            crop = crop_to_mask(chunk.to(device).float() / 255, self.size)
+            out = self.model(compose(crop))
+            p = out["logits"].softmax(1)
+            best = p.argmax(1)
+            rows = torch.arange(len(best), device=device)
+            d = self.model.lattice(out["y"][rows, best], best)
+            found += self._unpack(p, best, d, out["weights"][rows, best], out["camera"], out["z"])
+        return found
+
+    @torch.inference_mode()
+    def codes(self, rgba: Tensor, batch_size: int = 256) -> Tensor:
+        """Image codes z (b, n_code) of length 1, so that products are cosines; images as for `predict`."""
+        device = self.model.means.device
+        crops = (crop_to_mask(c.to(device).float() / 255, self.size) for c in rgba.split(batch_size))
+        return normalize(torch.cat([self.model.encoder(compose(c)) for c in crops]), dim=1).cpu()
+
+    def _unpack(self, *tensors: Tensor) -> list[Reconstruction]:
+        reconstructions = []
+        for p, best, d, a, camera, z in zip(*(t.double().cpu().numpy() for t in tensors), strict=True):
+            template = self.graph.templates[int(best)]
+            by_category = {self.categories[s]: float(p[self._slots(s)].sum()) for s in self.graph.synsets}
+            a = np.where(a > MIN_WEIGHT, a, 0.0)[: len(template.neighbours)]
+            azimuth = float(np.degrees(np.arctan2(camera[0], camera[1])) % 360)
+            reconstructions.append(
+                Reconstruction(
+                    template,
+                    d,
+                    a,
+                    p,
+                    self.categories[template.synset],
+                    by_category,
+                    azimuth,
+                    float(np.degrees(camera[2])),
+                    z,
+                )
+            )
+        return reconstructions
+
+    def _slots(self, synset: str) -> list[int]:
+        return [i for i, t in enumerate(self.graph.templates) if t.synset == synset]
+
+
+def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
+    """RGBA (s, s, 4) uint8 of the object alone, centred, at most WORKING_SIZE wide.
+
+    Raises:
+        ValueError: the file is missing, is no image or is absurdly large, or it shows nothing but background.
+    """
+    picture = _open(image)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        mask = rgba.getchannel("A").point(lambda a: 255 if a > 127 else 0)
+    else:
+        rgba = picture.convert("RGB").convert("RGBA")
+        darkest = np.asarray(rgba)[..., :3].min(-1)
+        mask = Image.fromarray(np.where(darkest < NEARLY_WHITE, 255, 0).astype(np.uint8))
+    box = mask.getbbox()
+    if box is None:
+        raise ValueError(f"{_name(image)} shows nothing: give one object on white or on transparent ground.")
+    rgba.putalpha(mask)
+    side = int(np.ceil(max(box[2] - box[0], box[3] - box[1]) * 1.2)) + 2
+    left, top = (box[0] + box[2] - side) // 2, (box[1] + box[3] - side) // 2
+    square = rgba.crop((left, top, left + side, top + side))
+    small = square.convert("RGBa").resize((min(side, WORKING_SIZE),) * 2, Image.Resampling.LANCZOS)
+    return np.array(small.convert("RGBA"))
+
+
+def _open(image) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
+            raise ValueError(f"an image array must be (h, w, 3 or 4) uint8, not {image.shape} {image.dtype}.")
+        return Image.fromarray(image)
+    try:
+        picture = Image.open(image)
+        picture.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{image} cannot be read as an image ({error}): give a PNG or JPEG.") from error
+    return picture
+
+
+def _name(image) -> str:
+    return str(image) if isinstance(image, str | Path) else "the image"
