@@ -6,7 +6,8 @@
 #     FROM=03                  resumes there
 # make test     ruff, pytest and the notebooks
 # make lab      JupyterLab in notebooks/
-# make format   ruff's formatter and fixes
+# make format   ruff's formatter and fixes; notebooks without their outputs, but for those that are kept
+# make reference    results/demo becomes the committed reference run, README shows it
 # make lock     requirements.lock anew, from the newest versions that pyproject.toml allows
 # PYTHON=/path/to/python3.12 chooses the Python (>= 3.11) that .venv is made from.
 
@@ -23,7 +24,7 @@ RUN ?= $(notdir $(CORPUS:/=))
 endif
 SETTINGS = $(if $(RUN),'run=$(RUN)' 'dataset=data/$(RUN)') $(if $(CORPUS),'corpus_root=$(CORPUS)') $(SET)
 
-.PHONY: study test lab format lock
+.PHONY: study test lab format lock reference
 
 study: $(INSTALLED)
 	$(PY) -m i2m_lib.study $(PARAMS) $(if $(FROM),--from $(FROM)) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
@@ -39,6 +40,15 @@ lab: $(INSTALLED)
 format: $(INSTALLED)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+	$(PY) -m nbstripout --keep-count --keep-id notebooks/*.ipynb
+
+PUBLISHED := graph figures model.safetensors model.json history.parquet representation.parquet \
+	scores.parquet predictions.parquet summary.parquet provenance.json
+
+reference: $(INSTALLED)
+	rm -rf results/reference && mkdir results/reference
+	cp -r $(addprefix results/demo/,$(PUBLISHED)) results/reference
+	$(PY) -m i2m_lib.report
 
 # Only Linux has the packages of CUDA. setuptools comes from the lock, so nothing else is fetched.
 lock: $(INSTALLED)

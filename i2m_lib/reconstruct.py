@@ -98,8 +98,7 @@ class Reconstructor:
         device = self.model.means.device
         found = []
         for chunk in rgba.split(batch_size):
-            crop = crop_to_mask(chunk.to(device).float() / 255, self.size)
-            out = self.model(compose(crop))
+            out = self._answer(compose(crop_to_mask(chunk.to(device).float() / 255, self.size)))
             p = out["logits"].softmax(1)
             best = p.argmax(1)
             rows = torch.arange(len(best), device=device)
@@ -107,12 +106,19 @@ class Reconstructor:
             found += self._unpack(p, best, d, out["weights"][rows, best], out["camera"], out["z"])
         return found
 
+    def _answer(self, image: Tensor) -> dict[str, Tensor]:
+        """The network's outputs for images (b, 3, s, s), averaged with those for their mirror images: a symmetric
+        lattice deforms both alike, and only the azimuth turns round."""
+        outputs = self.model(torch.cat([image, image.flip(3)]))
+        outputs["camera"][len(image) :, 0] *= -1
+        return {name: (x[: len(image)] + x[len(image) :]) / 2 for name, x in outputs.items()}
+
     @torch.inference_mode()
     def codes(self, rgba: Tensor, batch_size: int = 256) -> Tensor:
         """Image codes z (b, n_code) of length 1, so that products are cosines; images as for `predict`."""
         device = self.model.means.device
         crops = (crop_to_mask(c.to(device).float() / 255, self.size) for c in rgba.split(batch_size))
-        return normalize(torch.cat([self.model.encoder(compose(c)) for c in crops]), dim=1).cpu()
+        return normalize(torch.cat([self._answer(compose(c))["z"] for c in crops]), dim=1).cpu()
 
     def _unpack(self, *tensors: Tensor) -> list[Reconstruction]:
         reconstructions = []

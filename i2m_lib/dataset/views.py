@@ -96,7 +96,7 @@ class ViewDataset(torch.utils.data.Dataset):
         number = {model_id: i for i, model_id in enumerate(self.model_ids)}
         rows = dataset.views[dataset.views.model_id.isin(number)]
         self._index = rows["index"].to_numpy(np.int64)
-        self._model = torch.tensor([number[model_id] for model_id in rows.model_id])
+        self.model = torch.tensor([number[model_id] for model_id in rows.model_id])
         angles = np.radians(rows[["azimuth", "elevation"]].to_numpy(np.float64).T)
         self._azimuth, self._elevation = torch.from_numpy(angles).float()
 
@@ -109,7 +109,7 @@ class ViewDataset(torch.utils.data.Dataset):
         images = torch.from_numpy(self.dataset.images[self._index[indices]])
         return {
             "image": images.permute(0, 3, 1, 2),
-            "model": self._model[indices],
+            "model": self.model[indices],
             "azimuth": self._azimuth[indices],
             "elevation": self._elevation[indices],
         }

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from i2m_lib.dataset.views import Dataset, ViewDataset
 from i2m_lib.files import save_json, whole
@@ -95,16 +95,21 @@ def train(
 
 
 class Batches:
-    """Batches of views on the device: shuffled and augmented by (seed, epoch), or in order and plain if None."""
+    """Batches of views on the device: drawn and augmented by (seed, epoch), or in order and plain if None.
+
+    Categories are drawn equally often: the headline weighs them equally, and ShapeNet's differ a hundredfold.
+    """
 
     def __init__(self, views: ViewDataset, settings: Settings, device: torch.device, epoch: int | None):
         self.settings, self.device, self.augmented = settings, device, epoch is not None
         self.generator = torch.Generator().manual_seed(settings.seed * 100_003 + (epoch or 0))
+        sampler = None
+        if self.augmented:
+            sampler = WeightedRandomSampler(balanced(views), len(views), generator=self.generator)
         self.loader = DataLoader(
             views,
             settings.batch_size,
-            shuffle=self.augmented,
-            generator=self.generator,
+            sampler=sampler,
             drop_last=self.augmented and len(views) > settings.batch_size,
             collate_fn=ViewDataset.collate,
         )
@@ -117,6 +122,13 @@ class Batches:
             moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
             size = self.settings.size
             yield augment(moved, size, self.generator) if self.augmented else plain(moved, size)
+
+
+def balanced(views: ViewDataset) -> Tensor:
+    """Weight of each view (n,) in a draw that favours no category."""
+    synset = views.dataset.models.set_index("model_id").synset.loc[views.model_ids].astype("category")
+    category = torch.from_numpy(synset.cat.codes.to_numpy(dtype="int64"))[views.model]
+    return 1 / category.bincount().double()[category]
 
 
 def new_model(settings: Settings, targets: Targets) -> Image2Mesh:
