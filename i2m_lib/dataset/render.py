@@ -1,12 +1,18 @@
 """Cameras around the canonical frame, and an off-screen renderer of views with true masks."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 # Must precede the first import of VTK, which otherwise looks for an X server and warns.
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+# Mesa, which VTK draws with, and triton, which torchvision imports, each bring an LLVM. Loaded after
+# Mesa's, triton's crashes the process; the other way round they get on.
+with suppress(ImportError):
+    import triton  # noqa: F401
 
 import pyvista as pv
 from vtkmodules.util.numpy_support import vtk_to_numpy

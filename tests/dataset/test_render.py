@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import trimesh
@@ -158,3 +161,10 @@ def test_reduce_against_a_plain_twin():
                     assert np.abs(covered.mean(0) - out[i, j]).max() <= 0.5
                 else:
                     assert not out[i, j].any()
+
+
+def test_torchvision_can_be_imported_after_drawing():
+    # Both bring an LLVM of their own, and the second to come used to crash the process.
+    code = "from i2m_lib.dataset.render import Renderer\nwith Renderer(8) as r: r._window.Render()\nimport torchvision"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
