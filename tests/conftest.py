@@ -4,6 +4,7 @@ import csv
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,3 +62,21 @@ def dataset(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory):
 
     out = tmp_path_factory.mktemp("dataset")
     return build_dataset(corpus_root, out, n_views=4, image_size=48, n_surface=500, seed=0, workers=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(dataset, tmp_path_factory: pytest.TempPathFactory):
+    """A run with graph, fits and a network trained for one epoch: folder, graph, fits, model, settings, views."""
+    import torch
+
+    from i2m_lib.dataset.views import ViewDataset
+    from i2m_lib.learning.ours import Settings, train
+    from i2m_lib.templates.build import build_graph
+
+    folder = tmp_path_factory.mktemp("run")
+    graph, fits = build_graph(dataset, n_templates=2, seed=0, workers=1)
+    graph.save(folder / "graph")
+    settings = Settings(epochs=1, batch_size=8, lr=1e-3, backbone="mobilenet_v3_small", node="features", size=64)
+    model, _ = train(dataset, graph, fits, folder, settings, device=torch.device("cpu"))
+    views = ViewDataset(dataset, "train")
+    return SimpleNamespace(folder=folder, graph=graph, fits=fits, model=model, settings=settings, views=views)

@@ -113,7 +113,9 @@ class Trainer:
     def update(self, loss: Tensor, progress: float) -> None:
         """One optimiser step. Raises FloatingPointError if the loss is not finite."""
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss became {float(loss)}: lower the learning rate ({self.schedule.lr}).")
+            raise FloatingPointError(
+                f"the loss became {loss.detach().item()}: lower the learning rate ({self.schedule.lr})."
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.lr * self.schedule.factor(progress)
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import trimesh
+
+from i2m_lib.dataset.meshes import normalise
+from i2m_lib.templates.ffd import Lattice, displace, symmetric_basis
+from i2m_lib.templates.registration import (
+    BENDING,
+    Source,
+    Target,
+    chamfer,
+    farthest_points,
+    fit_cost,
+    fit_ffd,
+    fit_residual,
+    flipped_faces,
+    sampling_matrix,
+)
+
+
+@pytest.fixture(scope="module")
+def stool():
+    """A seat on four legs, subdivided."""
+    seat = trimesh.creation.box((1, 0.1, 1)).apply_translation((0, 0.5, 0))
+    legs = [trimesh.creation.box((0.1, 1, 0.1)).apply_translation((x, 0, z)) for x in (-0.4, 0.4) for z in (-0.4, 0.4)]
+    mesh = trimesh.util.concatenate([seat, *legs]).subdivide_to_size(0.15)
+    return normalise(np.asarray(mesh.vertices))[0], np.asarray(mesh.faces)
+
+
+@pytest.fixture(scope="module")
+def source(stool):
+    return Source.of(*stool, rng=np.random.default_rng(0))
+
+
+def target_of(V, F, seed=1):
+    A = sampling_matrix(V, F, 1024, np.random.default_rng(seed))
+    return Target.of(A @ V)
+
+
+def test_samples_are_convex_combinations_of_the_corners_of_a_face(stool):
+    V, F = stool
+    A = sampling_matrix(V, F, 200, np.random.default_rng(0))
+    np.testing.assert_allclose(np.asarray(A.sum(1)).ravel(), 1)
+    assert A.data.min() >= 0
+    faces = {frozenset(face) for face in F.tolist()}
+    assert all(frozenset(A[i].indices.tolist()) in faces for i in range(200))
+
+
+def test_chamfer_is_that_of_all_pairs():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(40, 3)), rng.normal(size=(50, 3))
+    pairs = np.linalg.norm(X[:, None] - Y, axis=2)
+    assert chamfer(X, Target.of(Y)) == pytest.approx((pairs.min(1).mean() + pairs.min(0).mean()) / 2)
+
+
+def test_other_proportions_are_reached_to_sampling_noise(stool, source):
+    V, F = stool
+    stretched = normalise(V * [0.5, 1.6, 0.8])[0]
+    target = target_of(stretched, F)
+    noise = chamfer(target_of(stretched, F, seed=2).points, target)
+    assert fit_cost(source, np.zeros((32, 3)), target) > 3 * noise
+    assert fit_cost(source, fit_ffd(source, target), target) < 1.1 * noise
+
+
+def test_a_bent_target_needs_the_lattice_and_the_residual_does_no_harm(stool, source):
+    V, F = stool
+    bent = V + displace(
+        symmetric_basis(Lattice.around(V).basis(V)), 0.15 * np.random.default_rng(3).normal(size=(32, 3))
+    )
+    target = target_of(bent, F)
+    d = fit_ffd(source, target)
+    c = fit_residual(source, d, target)
+    rough = source.S + displace(source.MS, d)
+    assert chamfer(rough, target) < 0.6 * fit_cost(source, np.zeros((32, 3)), target)
+    assert chamfer(rough + displace(source.KS, c), target) < chamfer(rough, target)
+
+
+def test_a_shape_fits_itself_by_staying(stool, source):
+    d = fit_ffd(source, target_of(*stool))
+    assert np.abs(displace(source.M, d)).max() < 0.03
+
+
+def test_affine_maps_do_not_bend(stool):
+    P = Lattice.around(stool[0]).points
+    affine = (P @ np.diag([0.3, -0.2, 0.5]))[:32]
+    for a in range(3):
+        assert affine[:, a] @ BENDING[a] @ affine[:, a] == pytest.approx(0, abs=1e-12)
+        assert np.linalg.eigvalsh(BENDING[a]).min() > -1e-12
+    bump = np.eye(32)[5]
+    assert bump @ BENDING[1] @ bump > 0
+
+
+def test_flips_are_turned_faces(stool):
+    V, F = stool
+    assert flipped_faces(V, V * 2, F) == 0
+    assert flipped_faces(V, -V, F) == 0  # a point reflection keeps every normal's line: u x v = (-u) x (-v)
+    assert flipped_faces(V, V, F[:, ::-1]) == 0
+    assert flipped_faces(V, V * [-1, 1, 1], F) == pytest.approx(
+        (np.abs(trimesh.Trimesh(V, F, process=False).face_normals[:, 0]) < 0.5).mean()
+    )
+
+
+def test_farthest_points_spread():
+    X = np.array([[0.0, 0, 0], [0.1, 0, 0], [1, 0, 0], [0.4, 0, 0]])
+    np.testing.assert_array_equal(farthest_points(X, 3), X[[0, 2, 3]])
+    assert len(farthest_points(X, 9)) == 4
+
+
+def test_no_area_is_refused():
+    with pytest.raises(ValueError, match="without area"):
+        Source.of(np.zeros((3, 3)), np.array([[0, 1, 2]]), rng=np.random.default_rng(0))

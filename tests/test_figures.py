@@ -1,0 +1,61 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from i2m_lib import figures, viewer
+
+
+@pytest.fixture
+def mesh(dataset):
+    mesh = dataset.mesh(dataset.models.model_id[0])
+    return mesh.V, mesh.F, mesh.C
+
+
+def test_portraits_show_the_mesh_on_white(mesh):
+    shown, blank = figures.portraits([mesh, None], 48)
+    assert (blank == 255).all()
+    assert 0.05 < (shown.min(-1) < 250).mean() < 0.9
+    assert (shown[[0, -1]] == 255).all()
+
+
+def test_a_sheet_has_a_place_for_each_picture():
+    picture = np.zeros((4, 4, 4), np.uint8)
+    figure = figures.sheet([[picture] * 3, [picture]], ["a", "b"], ["x", "y"])
+    assert len(figure.axes) == 6
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 0, 0]
+    assert figure.axes[0].images[0].get_array().min() == 255  # transparent is white
+    plt.close(figure)
+
+
+def test_places_keep_the_distances_of_the_plane():
+    X = np.random.default_rng(0).normal(size=(7, 2))
+    distances = np.linalg.norm(X[:, None] - X, axis=2)
+    places = figures.arrange(distances)
+    np.testing.assert_allclose(np.linalg.norm(places[:, None] - places, axis=2), distances, atol=1e-9)
+
+
+def test_curves_and_ladder_show_their_table():
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "train_a": [2, 1], "val_a": [2, 1.5], "train_loss": [2, 1], "val_loss": [2, 1]}
+    )
+    figure = figures.curves(history)
+    assert [axis.get_title() for axis in figure.axes] == ["a", "loss"]
+    assert all(len(axis.lines) == 2 for axis in figure.axes)
+    table = pd.DataFrame({"method": ["template", "floor"], "mean": [2, 1], "low": [1, 0.9], "high": [3, 1.2]})
+    bars = figures.ladder(table, "x").axes[0]
+    assert [p.get_width() for p in bars.patches] == [2, 1]
+    plt.close("all")
+
+
+def test_the_viewer_takes_meshes_without_a_warning(mesh):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot = viewer.show(mesh, mesh)
+    assert len(plot.objects) == 2
+    first = plot.objects[0]
+    assert first.vertices.dtype == np.float32
+    assert first.indices.dtype == np.uint32
+    assert len(first.vertices) == 3 * len(mesh[1])
