@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 from i2m_lib.files import save_json, save_npz, save_parquet, whole
 
 from . import meshes
-from .render import Camera, Renderer, sample_cameras
+from .cameras import Camera, sample_cameras
+from .render import Renderer
 from .shapenet import Corpus, CorpusError, ModelSource, hashed
 from .views import Dataset
 

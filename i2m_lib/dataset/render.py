@@ -1,8 +1,7 @@
-"""Cameras around the canonical frame, and an off-screen renderer of views with true masks."""
+"""An off-screen renderer of views with true masks."""
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,64 +17,7 @@ import pyvista as pv
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-SPHERE_RADIUS = 0.5  # holds every shape of diagonal 1
-OVERSAMPLING = 2
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera that looks at the origin. `azimuth` and `elevation` in degrees: azimuth 0
-    sees the front (-Z), +Y is up. `distance` from the origin in canonical units; `focal` in image
-    widths: u = 0.5 + focal * x / z."""
-
-    azimuth: float
-    elevation: float
-    distance: float
-    focal: float
-
-    @property
-    def rotation(self) -> np.ndarray:
-        """(3,3) world to camera; its rows are the camera's right, down and forward."""
-        a, e = np.radians([self.azimuth, self.elevation])
-        right = [-np.cos(a), 0.0, -np.sin(a)]
-        down = [np.sin(e) * np.sin(a), -np.cos(e), -np.sin(e) * np.cos(a)]
-        forward = [-np.cos(e) * np.sin(a), -np.sin(e), np.cos(e) * np.cos(a)]
-        return np.array([right, down, forward])
-
-    @property
-    def eye(self) -> np.ndarray:
-        """(3,) the camera's place in the world."""
-        return -self.distance * self.rotation[2]
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (...,3) -> image coordinates (...,2), u right and v down, in [0,1] inside
-        the frame. Points must lie in front of the camera."""
-        x = points @ self.rotation.T + [0.0, 0.0, self.distance]
-        return 0.5 + self.focal * x[..., :2] / x[..., 2:]
-
-
-def sample_cameras(
-    n: int,
-    rng: np.random.Generator,
-    *,
-    V: np.ndarray | None = None,
-    azimuth: tuple[float, float] = (0.0, 360.0),
-    elevation: tuple[float, float] = (-5.0, 40.0),
-    distance: tuple[float, float] = (1.6, 2.4),
-    fill: tuple[float, float] = (0.75, 0.95),
-) -> list[Camera]:
-    """n cameras with uniform angles (degrees) and distances. The focal length is such that the
-    vertices V (n,3), by default the bounding sphere, reach `fill` of the way from the image's
-    centre to its border."""
-    draws = rng.uniform(*np.transpose([azimuth, elevation, distance, fill]), size=(n, 4))
-    cameras = []
-    for a, e, d, f in draws.tolist():
-        if V is None:
-            reach = SPHERE_RADIUS / np.sqrt(d**2 - SPHERE_RADIUS**2)
-        else:
-            reach = np.abs(Camera(a, e, d, focal=1.0).project(V) - 0.5).max()
-        cameras.append(Camera(a, e, d, focal=float(0.5 * f / reach)))
-    return cameras
+from .cameras import OVERSAMPLING, Camera
 
 
 class Renderer:
@@ -115,7 +57,7 @@ class Renderer:
         self._set_light(light_rng)
         view = self._plotter.camera
         view.SetPosition(*camera.eye)
-        view.SetFocalPoint(0.0, 0.0, 0.0)
+        view.SetFocalPoint(*camera.target)
         view.SetViewUp(*-camera.rotation[1])
         view.SetViewAngle(float(2 * np.degrees(np.arctan(0.5 / camera.focal))))
         self._plotter.renderer.ResetCameraClippingRange()

@@ -7,7 +7,7 @@ import pytest
 
 from i2m_lib.dataset import build
 from i2m_lib.dataset.build import build_dataset
-from i2m_lib.dataset.render import Camera
+from i2m_lib.dataset.cameras import Camera
 from i2m_lib.dataset.shapenet import CorpusError
 from i2m_lib.dataset.views import Dataset
 
@@ -51,6 +51,8 @@ def test_tables(dataset):
         "elevation",
         "distance",
         "focal",
+        "right",
+        "down",
         "index",
     ]
     assert views["index"].tolist() == list(range(32))
@@ -76,7 +78,7 @@ def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
 def test_recorded_cameras_put_the_samples_into_the_masks(dataset):
     for row in dataset.views.itertuples():
         mask = dataset.image(row.index)[..., 3] > 0
-        camera = Camera(row.azimuth, row.elevation, row.distance, row.focal)
+        camera = Camera.of(row)
         column, line = np.floor(camera.project(dataset.mesh(row.model_id).S) * 48).astype(int).T
         near = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 1), (3, 3)).any((2, 3))
         assert near[line, column].all()
