@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.evaluation.protocols import PROTOCOLS, why_broken
+from i2m_lib.evaluation.protocols import PROTOCOLS
+from i2m_lib.evaluation.statistics import is_lower_better
+from i2m_lib.evaluation.surfaces import why_broken
 
 CANONICAL = PROTOCOLS["canonical"]
-SMALL = replace(CANONICAL, n_samples=2_000)
+SMALL = replace(CANONICAL, n_samples=2_000, n_inside=2_000)
 METRICS = ["chamfer_l1", "chamfer_l2", "f_0.5", "f_1", "f_2", "f_5", "f_10"]
-METRICS += ["normal_consistency", "dist"]
+METRICS += ["normal_consistency", "iou", "dist"]
 
 
 def box(extents=(0.5, 0.8, 0.3)) -> tuple[np.ndarray, np.ndarray]:
@@ -53,6 +55,7 @@ def test_a_broken_prediction_scores_worst(reason):
     assert score["chamfer_l2"] == pytest.approx(2 * diagonal**2)
     assert score["normal_consistency"] == 0
     assert score["dist"] == 2
+    assert score["iou"] == 0
     assert all(score[name] == 0 for name in METRICS if name.startswith("f_"))
     assert list(score) == METRICS
     with pytest.raises(ValueError, match=f"cannot be scored against: .*{re.escape(reason)}"):
@@ -70,7 +73,9 @@ def test_a_sound_mesh_is_not_broken():
     assert why_broken(V.astype(np.float32), F.astype(np.int32)) is None
     V, F = np.vstack([V, V[:1]]), np.vstack([F, [[0, 0, 1]]])  # a spare vertex, a flat face
     assert why_broken(V, F) is None
-    assert np.isfinite(list(SMALL.prepare(V, F, 0).floor(0).values())).all()
+    floor = SMALL.prepare(V, F, 0).floor(0)
+    assert np.isnan(floor.pop("iou"))  # it has a face beside its solid
+    assert np.isfinite(list(floor.values())).all()
 
 
 def test_concentric_balls():
@@ -80,6 +85,7 @@ def test_concentric_balls():
     assert score["chamfer_l1"] == pytest.approx(R - r, rel=5e-3)  # longest edge 1 = 2 R
     assert score["chamfer_l2"] == pytest.approx(2 * (R - r) ** 2, rel=1e-2)
     assert score["normal_consistency"] == pytest.approx(1, abs=5e-3)
+    assert score["iou"] == pytest.approx((r / R) ** 3, abs=5e-3)
     assert score["f_5"] == 0
     assert score["dist"] == 2
 
@@ -106,7 +112,7 @@ def test_scale_is_the_ground_truths_and_the_same_for_both():
 
 def test_without_a_scale_rule_chamfer_scales_with_its_power():
     (V, F), (W, G) = box(), ball(0.3)
-    as_given = replace(SMALL, scale="as given")
+    as_given = replace(SMALL, scale="units as given: bounding-box diagonal = 1")
     plain = as_given.prepare(V, F, seed=1).score(W, G, seed=2)
     scaled = as_given.prepare(7 * V, F, seed=1).score(7 * W, G, seed=2)
     assert scaled["chamfer_l1"] == pytest.approx(7 * plain["chamfer_l1"])
@@ -146,6 +152,104 @@ def test_the_card_names_what_a_number_depends_on():
     card = CANONICAL.card
     for fact in ("canonical", "longest bounding-box edge = 1", "100,000", "not squared", "sum"):
         assert fact in card
-    for fact in ("mean of the two", "factor 1", "percent", "f_1 at 0.01", "above 0.001"):
+    for fact in ("mean of the two", "factor 1", "percent", "f_1 at 0.01", "above 0.001", "winding number"):
         assert fact in card
+    assert "factor 10" in PROTOCOLS["occnet"].card
+    assert "vertices of each mesh" in PROTOCOLS["image2mesh"].card
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
+
+
+def pair() -> tuple:
+    """A ball and a box of unlike size and place, in no protocol's units."""
+    (V, F), (W, G) = ball(0.6), box((1.5, 0.9, 1.1))
+    return (V, F), (W + np.array([0.1, 0.0, -0.05]), G)
+
+
+# Written down once; a change of any protocol's scale, factor, threshold, samples or alignment shows here.
+PINNED = {
+    "canonical": {
+        "chamfer_l1": 0.112003519,
+        "chamfer_l2": 0.0406890865,
+        "f_0.5": 1.62776216,
+        "f_1": 4.6278524,
+        "f_2": 9.88410175,
+        "f_5": 25.9826868,
+        "f_10": 52.5294677,
+        "normal_consistency": 0.766490407,
+        "iou": 0.507649019,
+        "dist": 1.65578,
+    },
+    "occnet": {
+        "chamfer_l1": 1.12003519,
+        "normal_consistency": 0.766490407,
+        "iou": 0.507649019,
+    },
+    "pixel2mesh": {
+        "chamfer_l2": 0.0190758038,
+        "f_tau": 4.61469214,
+        "f_2tau": 8.07081176,
+    },
+    "meshrcnn": {
+        "chamfer_l2": 4.07728101,
+        "f_0.1": 2.03168704,
+        "f_0.3": 13.3828769,
+        "f_0.5": 25.1415078,
+        "normal_consistency": 0.767621492,
+    },
+    "atlasnet": {
+        "chamfer_l2": 168.671813,
+        "f_0.001": 1.85978495,
+    },
+    "what3d": {
+        "f_1": 1.26496063,
+        "f_2": 5.74079392,
+        "f_5": 19.9106201,
+        "f_10": 44.0265907,
+        "f_20": 73.9275323,
+    },
+    "image2mesh": {
+        "chamfer_l2": 0.0363344626,
+        "dist": 0.987509758,
+        "dist_real": 0.0366900859,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_each_protocol_is_pinned_on_one_pair(name):
+    truth, prediction = pair()
+    scores = PROTOCOLS[name].prepare(*truth, seed=0).score(*prediction, seed=0)
+    assert scores == pytest.approx(PINNED[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_each_protocol_has_a_floor_better_than_a_shift_and_a_worst_score(name):
+    truth, prediction = pair()
+    target = PROTOCOLS[name].prepare(*truth, seed=0)
+    floor, other, worst = target.floor(seed=0), target.score(*prediction, seed=0), target.worst()
+    assert list(floor) == list(other) == list(worst)
+    for metric, value in floor.items():
+        ordered = [value, other[metric], worst[metric]]
+        assert ordered == sorted(ordered, reverse=not is_lower_better(metric)), metric
+
+
+def test_scale_rules_give_the_numbers_their_papers_would():
+    """A square sheet moved by h along its normal: every distance is h times the protocol's scale."""
+    V = np.array([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
+    F, h = np.array([[0, 1, 2], [0, 2, 3]]), 0.05
+    shifted = V + np.array([0, h, 0])
+    factors = {"meshrcnn": 10, "pixel2mesh": 0.57, "atlasnet": 2**0.5}
+    for name, factor in factors.items():
+        protocol = replace(PROTOCOLS[name], n_samples=20_000)
+        score = protocol.prepare(V, F, seed=0).score(shifted, F, seed=0)
+        expected = 2 * (factor * h) ** 2 * protocol.chamfers["chamfer_l2"]
+        assert score["chamfer_l2"] == pytest.approx(expected, rel=0.05), name
+    occnet = PROTOCOLS["occnet"].prepare(V, F, seed=0).score(shifted, F, seed=0)
+    assert occnet["chamfer_l1"] == pytest.approx(10 * h, rel=0.01)
+    assert np.isnan(occnet["iou"])  # a sheet bounds no solid
+
+
+def test_the_official_alignment_undoes_shift_and_size():
+    target = PROTOCOLS["image2mesh"].prepare(*ball(0.5), seed=0)
+    V, F = ball(0.2)
+    assert target.score(V + np.array([1.0, 2.0, 3.0]), F, seed=0)["chamfer_l2"] == pytest.approx(0, abs=1e-12)
