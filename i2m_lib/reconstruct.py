@@ -93,14 +93,16 @@ class Reconstructor:
         return self.predict(rgba)[0]
 
     @torch.inference_mode()
-    def predict(self, rgba: Tensor, batch_size: int = 256) -> list[Reconstruction]:
-        """Images (b, 4, h, w) uint8 with true masks -> their reconstructions."""
+    def predict(self, rgba: Tensor, batch_size: int = 256, templates: Tensor | None = None) -> list[Reconstruction]:
+        """Images (b, 4, h, w) uint8 with true masks -> their reconstructions, from the most probable template or from
+        `templates` (b,), by their place in the graph."""
         device = self.model.means.device
         found = []
-        for chunk in rgba.split(batch_size):
+        for start, chunk in enumerate(rgba.split(batch_size)):
             out = self._answer(compose(crop_to_mask(chunk.to(device).float() / 255, self.size)))
             p = out["logits"].softmax(1)
-            best = p.argmax(1)
+            given = slice(start * batch_size, start * batch_size + len(chunk))
+            best = p.argmax(1) if templates is None else templates[given].to(device)
             rows = torch.arange(len(best), device=device)
             d = self.model.lattice(out["y"][rows, best], best)
             found += self._unpack(p, best, d, out["weights"][rows, best], out["camera"], out["z"])

@@ -17,7 +17,8 @@ from i2m_lib.files import whole
 from i2m_lib.paths import project_root
 
 LADDER = [
-    *["random_shape", "mean_shape", "image_retrieval", "template", "template_ffd", "image2mesh"],
+    *["random_shape", "mean_shape", "image_retrieval", "cluster_classifier"],
+    *["template", "template_ffd", "image2mesh"],
     *["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
 ]
 BASELINE, OURS = "image_retrieval", "image2mesh"

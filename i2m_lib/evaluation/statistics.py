@@ -7,6 +7,8 @@ see the same draws, so that their differences are paired. Such intervals are som
 for fewer than about 20 shapes and have no width for one.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -16,6 +18,8 @@ COLUMNS = (
 )
 LOWER_IS_BETTER = ("chamfer_", "dist")
 HIGHER_IS_BETTER = ("f_", "normal_consistency", "iou", "silhouette_")
+# These have no value where a mesh is no solid; shapes that any method has none for are left out, for all methods.
+REFUSABLE = ("iou",)
 PERCENTILES = (2.5, 97.5)
 
 
@@ -31,7 +35,7 @@ def per_shape(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The metric's values, mean over views: sorted rows (category, model_id), a column a method.
 
     Columns stand in the order in which `scores` first names the methods; a method without any row
-    of this metric has none.
+    of this metric has none. Of a REFUSABLE metric only the shapes are kept that every method has all its values for.
 
     Raises:
         ValueError: a column of `scores` or the metric is not there; its rows come from several
@@ -40,6 +44,11 @@ def per_shape(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     rows = _rows_of(scores, metric)
     methods = rows["method"].unique()
+    if metric in REFUSABLE:
+        refused = rows.loc[rows["value"].isna(), "model_id"]
+        rows = rows[~rows["model_id"].isin(refused)]
+        if rows.empty:
+            raise ValueError(f"{metric} was refused for every shape by some method: leave the metric out")
     table = rows.pivot_table("value", ["category", "model_id"], "method", "mean", observed=True)
     table = table[methods]
     if table.isna().any(axis=None):
@@ -65,12 +74,40 @@ def _rows_of(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     key = ["method", "category", "model_id", "view"]
     for fault, wrong in {
         "are given twice": rows.duplicated(key),
-        "are not finite": ~np.isfinite(rows["value"]),
+        "are not finite": ~np.isfinite(rows["value"].fillna(0.0 if metric in REFUSABLE else np.nan)),
     }.items():
         if wrong.any():
             first = rows.loc[wrong, [*key, "value"]].iloc[0].to_dict()
             raise ValueError(f"{wrong.sum()} values of {metric} {fault}: correct {first}")
     return rows
+
+
+def share_refused(scores: pd.DataFrame, metric: str) -> float:
+    """Share of shapes, 0..1, that some method has no value of the metric for."""
+    rows = scores[scores["metric"] == metric]
+    return float(rows["value"].isna().groupby(rows["model_id"]).any().mean())
+
+
+def spread_of_runs(runs: Mapping[str, pd.DataFrame], metric: str) -> pd.DataFrame:
+    """How much training seeds matter: category means of several runs' scores.
+
+    Args:
+        runs: {name of the run: its scores}, on the same shapes.
+
+    Returns:
+        A row a method: a column for each run, then mean, std (of the runs, n - 1) and range (largest - smallest).
+
+    Raises:
+        ValueError: see `per_shape`; or the runs do not score the same shapes.
+    """
+    tables = {name: per_shape(scores, metric) for name, scores in runs.items()}
+    first = next(iter(tables))
+    for name, table in tables.items():
+        if set(table.index) != set(tables[first].index):
+            raise ValueError(f"runs {first} and {name} score different shapes: evaluate them on one split")
+    means = pd.DataFrame({name: t.groupby("category", observed=True).mean().mean() for name, t in tables.items()})
+    spread = {"mean": means.mean(axis=1), "std": means.std(axis=1), "range": means.max(axis=1) - means.min(axis=1)}
+    return means.assign(**spread).loc[tables[first].columns]
 
 
 def _names(rows: pd.DataFrame, column: str) -> list[str]:
@@ -128,6 +165,7 @@ def summarise(
     parts = [
         _summarise_metric(per_shape(scores, metric), metric, baseline, n_boot, seed)
         for metric in scores["metric"].unique()
+        if metric not in REFUSABLE or share_refused(scores, metric) != 1
     ]
     return pd.concat(parts, ignore_index=True)
 

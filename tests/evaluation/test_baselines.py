@@ -1,29 +1,14 @@
-import dataclasses
-
 import numpy as np
-import pandas as pd
 import pytest
+import torch
 
-from i2m_lib.evaluation.baselines import Shapes, evaluate
-from i2m_lib.evaluation.protocols import PROTOCOLS
-from i2m_lib.report import LADDER
+from i2m_lib.evaluation.baselines import Clusters, Memory, Shapes
 from i2m_lib.templates.registration import Target, chamfer
-
-PROTOCOL = dataclasses.replace(PROTOCOLS["canonical"], n_samples=2000)
 
 
 @pytest.fixture(scope="module")
 def shapes(dataset):
     return Shapes.of(dataset, dataset.models.model_id.tolist())
-
-
-def run(dataset, tiny_run, workers):
-    return evaluate(dataset, tiny_run.folder, protocol=PROTOCOL, split="test", n_views=2, seed=0, workers=workers)
-
-
-@pytest.fixture(scope="module")
-def scored(dataset, tiny_run):
-    return run(dataset, tiny_run, workers=1)
 
 
 def test_the_nearest_shape_to_a_shape_is_itself(dataset, shapes):
@@ -33,28 +18,38 @@ def test_the_nearest_shape_to_a_shape_is_itself(dataset, shapes):
 
 def test_the_medoid_is_nearest_to_all(shapes):
     few = [x[:512] for x in shapes.S]
-    totals = [sum(chamfer(x, Target.of(y)) for y in few) for x in few]
-    assert shapes.medoid() == shapes.model_ids[int(np.argmin(totals))]
+    D = np.array([[chamfer(x, Target.of(y)) for x in few] for y in few])
+    np.testing.assert_allclose(shapes.distances, D, atol=1e-12)
+    assert shapes.medoid() == shapes.model_ids[D.sum(1).argmin()]
 
 
-def test_every_method_answers_every_shape_and_view(dataset, scored):
-    scores, predictions = scored
-    assert set(scores.method) == set(LADDER)
-    n = len(dataset.select("test"))
-    assert len(predictions) == 2 * n
-    views = scores[scores.metric == "chamfer_l1"].groupby("method").view.agg(["size", "min"])
-    for method, row in views.iterrows():
-        sees = method in ("image_retrieval", "template", "template_ffd", "image2mesh")
-        assert (row["size"], row["min"]) == ((2 * n, 0) if sees else (n, -1)), method
+def test_clusters_are_those_of_k_medoids(shapes):
+    for k in (1, 2, 3, 100):
+        medoids, cluster = shapes.cluster(k)
+        assert len(medoids) == min(k, len(shapes.model_ids))
+        np.testing.assert_array_equal(cluster, shapes.distances[medoids].argmin(0))
+        np.testing.assert_array_equal(cluster[medoids], np.arange(len(medoids)))
+    assert shapes.model_ids[shapes.cluster(1)[0][0]] == shapes.medoid()
 
 
-def test_the_floor_is_below_everything(scored):
-    means = scored[0].query("metric == 'chamfer_l1'").groupby("method").value.mean()
-    assert means.floor < means.drop("floor").min()
-    assert means.oracle_ffd < means.oracle_template
-    assert means.oracle_nearest <= means.random_shape
+def test_two_clusters_of_chairs_and_tables_are_chairs_and_tables():
+    rng = np.random.default_rng(0)
+    S = np.stack([rng.random((64, 3)) + shift for shift in (0, 0, 0, 5, 5)])
+    _, cluster = Shapes(np.arange(5).astype(str), np.repeat("a", 5), S).cluster(2)
+    assert len(set(cluster[:3])) == len(set(cluster[3:])) == 1
+    assert cluster[0] != cluster[4]
 
 
-def test_two_processes_score_what_one_does(dataset, tiny_run, scored):
-    both = run(dataset, tiny_run, workers=2)[0]
-    pd.testing.assert_frame_equal(both, scored[0], rtol=1e-6)
+def test_codes_are_classified_into_clusters():
+    """Three well separated clusters of codes, one of them with many more views than the others."""
+    rng = np.random.default_rng(0)
+    centres = np.eye(3, 8)
+    model_ids = np.repeat(["a", "b", "c"], [200, 10, 10])
+    codes = centres[np.repeat([0, 1, 2], [200, 10, 10])] + 0.05 * rng.normal(size=(220, 8))
+    memory = Memory(torch.nn.functional.normalize(torch.tensor(codes).float(), dim=1), model_ids)
+    clusters = Clusters(np.array(["A", "B", "C"]), {"a": 0, "b": 1, "c": 2})
+    query = torch.tensor(centres + 0.05 * rng.normal(size=(3, 8))).float()
+    assert memory.classify(query, clusters) == ["A", "B", "C"]
+    assert memory.retrieve(query) == ["a", "b", "c"]
+    assert (memory.similarity(memory.codes) > 0.9999).all()
+    assert (memory.similarity(-memory.codes) < 0.5).all()

@@ -11,6 +11,8 @@ from i2m_lib.evaluation.statistics import (
     groups,
     is_lower_better,
     per_shape,
+    share_refused,
+    spread_of_runs,
     summarise,
 )
 
@@ -232,3 +234,34 @@ def test_the_seed_decides():
     pd.testing.assert_frame_equal(again.sort_values(key, ignore_index=True), one.sort_values(key, ignore_index=True))
     gaps = [gap_closed(scores, method="image2mesh", n_boot=100, seed=s) for s in (0, 0, 1)]
     assert gaps[0] == gaps[1] != gaps[2]
+
+
+def test_what_some_method_was_refused_is_left_out_for_all():
+    scores = example(metric="iou")
+    chairs = sorted(scores[scores.category == "chair"].model_id.unique())
+    lost = (scores.method == METHODS[0]) & (scores.model_id == chairs[0])
+    refused = scores.assign(value=scores.value.mask(lost))
+    table = per_shape(refused, "iou")
+    assert ("chair", chairs[0]) not in table.index
+    pd.testing.assert_frame_equal(table, per_shape(scores, "iou").drop(index=("chair", chairs[0])))
+    assert share_refused(refused, "iou") == pytest.approx(1 / 48)
+    assert row(summarise(refused, n_boot=10, seed=0), METHODS[0], "chair", "iou")["n_shapes"] == 29
+    nothing = scores.assign(value=np.nan)
+    with pytest.raises(ValueError, match="iou was refused for every shape"):
+        per_shape(nothing, "iou")
+    both = pd.concat([nothing, example()])
+    assert set(summarise(both, n_boot=10, seed=0).metric) == {"chamfer_l1"}
+    with pytest.raises(ValueError, match="are not finite"):
+        per_shape(refused.assign(metric="f_1"), "f_1")
+
+
+def test_runs_spread_as_their_means_do():
+    one = example()
+    better = one.assign(value=one.value - 0.002 * (one.method == "image2mesh"))
+    table = spread_of_runs({"a": one, "b": better}, "chamfer_l1")
+    assert list(table.columns) == ["a", "b", "mean", "std", "range"]
+    assert table.loc["image2mesh", "range"] == pytest.approx(0.002)
+    assert table.loc["image2mesh", "std"] == pytest.approx(0.002 / 2**0.5)
+    assert (table.drop(index="image2mesh")[["std", "range"]] == 0).all(axis=None)
+    with pytest.raises(ValueError, match="runs a and b score different shapes"):
+        spread_of_runs({"a": one, "b": one[one.category == "chair"]}, "chamfer_l1")
