@@ -120,7 +120,13 @@ class ViewDataset(torch.utils.data.Dataset):
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """image (b,4,h,w) uint8; model (b,) int64, counted in `model_ids`; azimuth and elevation
         (b,) float32 in radians."""
-        images = torch.from_numpy(self.dataset.images[self._index[indices]])
+        shape = (len(indices), *self.dataset.images.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8)
+        if torch.utils.data.get_worker_info() is not None:
+            # Read at once into the memory that the training loop shares, it need not be copied there.
+            images = images.new_empty(0).set_(torch.UntypedStorage._new_shared(images.nbytes)).view(shape)
+        # numpy goes through a second buffer unless indices may be clipped.
+        np.take(self.dataset.images, self._index[indices], axis=0, out=images.numpy(), mode="clip")
         return {
             "image": images.permute(0, 3, 1, 2),
             "model": self.model[indices],
