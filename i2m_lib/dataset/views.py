@@ -55,6 +55,12 @@ class Dataset:
         return json.loads((self.path / "build.json").read_text())
 
     @cached_property
+    def cost(self) -> pd.DataFrame:
+        """Wall seconds for each model of `manifest` that was built: mesh_seconds to read, clean and
+        sample it, view_seconds to draw and save it."""
+        return pd.read_parquet(self.path / "cost.parquet")
+
+    @cached_property
     def images(self) -> np.ndarray:
         """(n,h,w,4) uint8, mapped from disk."""
         return np.load(self.path / "views.npy", mmap_mode="r", allow_pickle=False)

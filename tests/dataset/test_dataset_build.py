@@ -199,6 +199,11 @@ def test_progress_is_a_line_per_tenth(corpus_root, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_the_cost_of_each_model_is_kept(dataset):
+    assert dataset.cost.model_id.tolist() == dataset.manifest.model_id.tolist()
+    assert (dataset.cost[["mesh_seconds", "view_seconds"]] > 0).all(axis=None)
+
+
 def test_build_json_names_the_recipe(dataset):
     assert dataset.parameters == json.loads((dataset.path / "build.json").read_text())
     assert dataset.parameters["n_views"] == 4
