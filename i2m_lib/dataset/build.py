@@ -24,7 +24,9 @@ from i2m_lib.files import save_json, save_npz, save_parquet, whole
 
 from . import meshes
 from .render import Camera, Renderer, sample_cameras
-from .shapenet import Corpus, CorpusError, ModelSource, hashed
+from .shapenet import Corpus
+from .source import CorpusError, ModelSource
+from .splits import hashed
 from .views import Dataset
 
 CHUNK = 8  # models that share one renderer
@@ -61,6 +63,7 @@ def build_dataset(
     seed: int,
     categories: list[str] | None = None,
     max_models: int | None = None,
+    splits: str | Path | None = None,
     max_faces: int = 200_000,
     azimuth: tuple[float, float] = (0.0, 360.0),
     elevation: tuple[float, float] = (-5.0, 40.0),
@@ -70,12 +73,13 @@ def build_dataset(
     progress: bool = True,
 ) -> Dataset:
     """Cleans, samples and renders the corpus into the folder `out`, and opens it. `categories`
-    are names or synsets (None for all), `max_models` is a limit for each, angles are in degrees.
+    are names or synsets (None for all), `max_models` is a limit for each, `splits` is a file that
+    `splits.read_splits` knows (None for the corpus's all.csv, if any), angles are in degrees.
     Models that cannot be used are listed with a reason. Call again to resume an interrupted build;
     a finished one is opened at once. Raises CorpusError if `out` was built in another way."""
     out = Path(out)
     recipe = Recipe(n_views, image_size, n_surface, seed, max_faces, azimuth, elevation, distance, fill)
-    corpus = Corpus.open(corpus_root, split_seed=seed)
+    corpus = Corpus.open(corpus_root, split_seed=seed, splits=splits)
     sources = corpus.choose(categories, max_models, seed=seed)
     _claim(out, asdict(recipe) | _fingerprint(corpus, sources))
     if not (out / "models.parquet").is_file():
@@ -90,7 +94,8 @@ def _fingerprint(corpus: Corpus, sources: list[ModelSource]) -> dict:
     """Knows the input by its list of models, so that a corpus may be moved."""
     lines = [f"{s.synset} {s.model_id} {s.layout} {corpus.splits[s.model_id]}" for s in sources]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return {"n_models": len(sources), "models_sha256": digest}
+    counts = {name: getattr(corpus, name) for name in ("split_list", "n_unlisted", "n_absent")}
+    return {"n_models": len(sources), "models_sha256": digest, **counts}
 
 
 def _claim(out: Path, parameters: dict) -> None:

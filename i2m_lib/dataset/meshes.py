@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .shapenet import ModelSource
+from .source import ModelSource
 
 DEFAULT_COLOUR = (200, 200, 200)
 MERGE_TOLERANCE = 1e-6  # of the bounding-box diagonal

@@ -16,7 +16,7 @@ from i2m_lib.dataset.meshes import (
     normalise,
     sample_surface,
 )
-from i2m_lib.dataset.shapenet import ModelSource
+from i2m_lib.dataset.source import ModelSource
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "raw_samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not here")
