@@ -31,10 +31,13 @@ from .views import Dataset
 
 CHUNK = 8  # models that share one renderer
 WORDS = "synset category model_id split source layout status reason near_duplicate_of sha256"
-COUNTS = "vertices faces nan_vertices merged_vertices unreferenced_vertices degenerate_faces"
+COUNTS = (
+    "vertices faces source_faces nan_vertices nan_faces merged_vertices unreferenced_vertices degenerate_faces "
+    "duplicate_faces simplified_faces missing_materials missing_textures broken_textures"
+)
 # Words first, then numbers, which quarantined models lack.
 MODEL_COLUMNS = dict.fromkeys(WORDS.split(), "string")
-MODEL_COLUMNS |= {f"n_{name}": "Int64" for name in [*COUNTS.split(), "duplicate_faces"]}
+MODEL_COLUMNS |= {f"n_{name}": "Int64" for name in COUNTS.split()}
 MODEL_COLUMNS |= {"watertight": "boolean", "scale": "Float64", "centre": "object"}
 
 
@@ -162,8 +165,7 @@ def _reason(error: Exception) -> str:
 
 def _prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray]]:
     """The model's row, and its arrays in the canonical frame."""
-    raw = meshes.load_mesh(source, max_faces=recipe.max_faces)
-    mesh, counts = meshes.clean(raw.V, raw.F, raw.C)
+    mesh = meshes.clean(meshes.load_mesh(source, max_faces=recipe.max_faces))
     V, centre, scale = meshes.normalise(mesh.V)
     rng = np.random.default_rng([recipe.seed, hashed(source.model_id)])
     S, face = meshes.sample_surface(V, mesh.F, recipe.n_surface, rng)
@@ -176,7 +178,7 @@ def _prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.nd
         "watertight": meshes.is_watertight(mesh.F),
         "centre": centre.tolist(),
         "scale": scale,
-        **counts,
+        **mesh.counts,
     }
     arrays = {"V": V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
     return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}
