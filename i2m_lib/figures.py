@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-from i2m_lib.dataset.render import Camera, Renderer
+from i2m_lib.dataset.cameras import Camera
+from i2m_lib.dataset.render import Renderer
 
 PORTRAIT = Camera(azimuth=-35.0, elevation=20.0, distance=2.2, focal=1.75)
 OURS, OTHERS, ORACLES = "#c0392b", "#7f8c8d", "#2c6fa6"

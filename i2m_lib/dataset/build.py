@@ -4,32 +4,42 @@
 <out>/meshes/<synset>/<model_id>.npz      V, F, C, surface samples S and their normals N
 <out>/parts/<synset>/<model_id>.*         views and row of a finished model, until all are
 <out>/views.npy, views.parquet            all images; a row for each
+<out>/cost.parquet                        seconds for each model: no part of the dataset, whose other
+                                          files are the same byte for byte in each build
+<out>/near_duplicates.parquet             pairs across splits and how near they are
 <out>/models.parquet                      a row for each model; written last
 """
 
 import hashlib
 import json
-import os
 import shutil
-import sys
-from dataclasses import asdict, astuple, dataclass, fields
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from i2m_lib.files import save_json, save_npz, save_parquet, whole
+from i2m_lib.files import save_json, save_npz, save_parquet
 
-from . import meshes
-from .render import Camera, Renderer, sample_cameras
+from . import leakage, meshes
+from .cameras import Camera, check_ranges, sample_cameras
+from .pack import check_space, pack_views, remove_leftovers, save_part, writing
+from .parallel import orphaned, run_chunks
+from .r2n2 import read_renderings
+from .render import Renderer
 from .shapenet import Corpus
+from .simplify import simplify
 from .source import CorpusError, ModelSource
 from .splits import hashed
+from .textures import Skin
 from .views import Dataset
 
 CHUNK = 8  # models that share one renderer
+_ONE_AT_A_TIME = threading.Lock()  # a worker of Dask has threads, which VTK does not bear
 WORDS = "synset category model_id split source layout status reason near_duplicate_of sha256"
 COUNTS = (
     "vertices faces source_faces nan_vertices nan_faces merged_vertices unreferenced_vertices degenerate_faces "
@@ -43,7 +53,7 @@ MODEL_COLUMNS |= {"watertight": "boolean", "scale": "Float64", "centre": "object
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is made of one model. Camera ranges are those of `render.sample_cameras`."""
+    """What is made of the models. Camera ranges are those of `cameras.sample_cameras`."""
 
     n_views: int
     image_size: int
@@ -54,6 +64,10 @@ class Recipe:
     elevation: tuple[float, float]
     distance: tuple[float, float]
     fill: tuple[float, float]
+    focal: tuple[float, float] | None
+    renderings: Path | None
+    oversized: str
+    drop_near_duplicates: bool
 
 
 def build_dataset(
@@ -66,30 +80,54 @@ def build_dataset(
     seed: int,
     categories: list[str] | None = None,
     max_models: int | None = None,
-    splits: str | Path | None = None,
+    splits: str | Path = "",
     max_faces: int = 200_000,
+    oversized: str = "simplify",
+    drop_near_duplicates: bool = False,
     azimuth: tuple[float, float] = (0.0, 360.0),
     elevation: tuple[float, float] = (-5.0, 40.0),
     distance: tuple[float, float] = (1.6, 2.4),
     fill: tuple[float, float] = (0.75, 0.95),
+    focal: tuple[float, float] | None = None,
+    renderings: str | Path = "",
     workers: int = 2,
+    scheduler: str = "",
     progress: bool = True,
 ) -> Dataset:
     """Cleans, samples and renders the corpus into the folder `out`, and opens it. `categories`
     are names or synsets (None for all), `max_models` is a limit for each, `splits` is a file that
-    `splits.read_splits` knows (None for the corpus's all.csv, if any), angles are in degrees.
-    Models that cannot be used are listed with a reason. Call again to resume an interrupted build;
-    a finished one is opened at once. Raises CorpusError if `out` was built in another way."""
-    out = Path(out)
-    recipe = Recipe(n_views, image_size, n_surface, seed, max_faces, azimuth, elevation, distance, fill)
-    corpus = Corpus.open(corpus_root, split_seed=seed, splits=splits)
+    `splits.read_splits` knows ("" for the corpus's all.csv, if any). A model of more than
+    `max_faces` is simplified (its samples S are still those of the whole surface) or, if
+    `oversized` is 'refuse', quarantined. Near-duplicates across splits (`leakage`) are listed; with
+    `drop_near_duplicates`, those in test get the status 'dropped' and no views. Camera ranges are
+    those of `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in
+    place of our own: then no camera is drawn. It works on `workers` processes, or on all those
+    of the Dask `scheduler` at the given address, which must see corpus and `out` under the same
+    paths. Models that cannot be used are listed with a reason. Call again to resume an interrupted
+    build; a finished one is opened at once. Raises CorpusError if `out` was built in another way
+    or cannot be written."""
+    out = Path(out).absolute()
+    if oversized not in ("simplify", "refuse"):
+        raise CorpusError(f"oversized is {oversized!r}: write 'simplify' or 'refuse'.")
+    check_ranges(azimuth, elevation, distance, fill, focal)
+    drawn = Path(renderings).absolute() if renderings else None
+    if drawn and not drawn.is_dir():
+        raise CorpusError(f"{drawn} is no folder: give the one that holds the synsets' renderings.")
+    ranges = (tuple(azimuth), tuple(elevation), tuple(distance), tuple(fill), focal and tuple(focal))
+    recipe = Recipe(n_views, image_size, n_surface, seed, max_faces, *ranges, drawn, oversized, drop_near_duplicates)
+    corpus = Corpus.open(Path(corpus_root).absolute(), split_seed=seed, splits=splits)
     sources = corpus.choose(categories, max_models, seed=seed)
-    _claim(out, asdict(recipe) | _fingerprint(corpus, sources))
-    if not (out / "models.parquet").is_file():
-        todo = [source for source in sources if not _row_path(out, source).is_file()]
-        _run(todo, out, recipe, workers, progress)
-        _pack(corpus, sources, out, recipe)
-    shutil.rmtree(out / "parts", ignore_errors=True)
+    with writing(out):
+        _claim(out, asdict(recipe) | {"renderings": bool(drawn)} | _fingerprint(corpus, sources))
+        if not (out / "models.parquet").is_file():
+            remove_leftovers(out)
+            todo = [source for source in sources if not _row_path(out, source).is_file()]
+            check_space(out, len(todo) * n_views * 4 * image_size**2)
+            chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+            work = partial(_build_chunk, out=out, recipe=recipe)
+            run_chunks(work, chunks, workers=workers, scheduler=scheduler, progress=progress)
+            _pack(corpus, sources, out, recipe)
+        shutil.rmtree(out / "parts", ignore_errors=True)
     return Dataset.open(out)
 
 
@@ -121,41 +159,29 @@ def _row_path(out: Path, source: ModelSource) -> Path:
     return out / "parts" / source.synset / f"{source.model_id}.json"
 
 
-def _run(todo: list[ModelSource], out: Path, recipe: Recipe, workers: int, progress: bool) -> None:
-    """A bar where someone watches; in a log, a line per 10 %."""
-    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-    jobs = (joblib.delayed(_build_chunk)(chunk, out, recipe) for chunk in chunks)
-    # A Jupyter server sets this name; papermill, where a bar would freeze, does not.
-    watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
-    done, total = 0, len(todo)
-    with tqdm(total=total, unit="model", disable=not (progress and watched)) as bar:
-        for n in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(jobs):
-            bar.update(n)
-            done += n
-            if progress and not watched and done * 10 // total > (done - n) * 10 // total:
-                print(f"{done} of {total} models", flush=True)
-
-
-def _build_chunk(sources: list[ModelSource], out: Path, recipe: Recipe) -> int:
-    with Renderer(recipe.image_size) as renderer:
+def _build_chunk(sources: list[ModelSource], owner: int | None, *, out: Path, recipe: Recipe) -> None:
+    with _ONE_AT_A_TIME, nullcontext() if recipe.renderings else Renderer(recipe.image_size) as renderer:
         for source in sources:
-            _build_model(source, out, recipe, renderer)
-    return len(sources)
+            if not orphaned(owner):
+                _build_model(source, out, recipe, renderer)
 
 
-def _build_model(source: ModelSource, out: Path, recipe: Recipe, renderer: Renderer) -> None:
+def _build_model(source: ModelSource, out: Path, recipe: Recipe, renderer: Renderer | None) -> None:
     """Writes the model's npz, its views and, last, its row."""
     row_path = _row_path(out, source)
+    times = [time.perf_counter()]
     try:
-        row, arrays = _prepare(source, recipe)
-        cameras, images = _shoot(source.model_id, arrays, recipe, renderer)
+        row, arrays, skin = _prepare(source, recipe)
+        times.append(time.perf_counter())
+        cameras, images = _views(source, row, arrays, skin, recipe, renderer)
     except Exception as error:  # whatever one model breaks, the run goes on
         save_json(row_path, {"status": "quarantined", "reason": _reason(error)})
         return
     save_npz(out / "meshes" / source.synset / f"{source.model_id}.npz", **arrays)
-    with whole(row_path.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
-        np.save(file, images, allow_pickle=False)
-    save_json(row_path, {"status": "ok", **row, "cameras": [astuple(c) for c in cameras]})
+    save_part(row_path.with_suffix(".rgba"), images)
+    times.append(time.perf_counter())
+    seconds = np.diff(times).round(4).tolist()
+    save_json(row_path, {"status": "ok", **row, "cameras": [astuple(c) for c in cameras], "seconds": seconds})
 
 
 def _reason(error: Exception) -> str:
@@ -163,35 +189,56 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
-def _prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray]]:
-    """The model's row, and its arrays in the canonical frame."""
-    mesh = meshes.clean(meshes.load_mesh(source, max_faces=recipe.max_faces))
+def _prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray], Skin | None]:
+    """The model's row, its arrays in the canonical frame and its textures."""
+    limit = recipe.max_faces if recipe.oversized == "refuse" else None
+    mesh = meshes.clean(meshes.load_mesh(source, max_faces=limit))
     V, centre, scale = meshes.normalise(mesh.V)
     rng = np.random.default_rng([recipe.seed, hashed(source.model_id)])
     S, face = meshes.sample_surface(V, mesh.F, recipe.n_surface, rng)
     N = meshes.cross_products(V, mesh.F)[face]
     N /= np.linalg.norm(N, axis=1, keepdims=True)
+    mesh = replace(mesh, V=V, counts={"n_simplified_faces": 0} | mesh.counts)
+    if len(mesh.F) > recipe.max_faces:
+        mesh = simplify(mesh, recipe.max_faces)
     row = {
         "sha256": hashlib.sha256(source.read(Path(source.entry).name)).hexdigest(),
-        "n_vertices": len(V),
+        "n_vertices": len(mesh.V),
         "n_faces": len(mesh.F),
         "watertight": meshes.is_watertight(mesh.F),
         "centre": centre.tolist(),
         "scale": scale,
         **mesh.counts,
+        "descriptor": leakage.descriptor(S).tolist(),
     }
-    arrays = {"V": V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
-    return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}
+    arrays = {"V": mesh.V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
+    return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}, mesh.skin
+
+
+def _views(
+    source: ModelSource,
+    row: dict,
+    arrays: dict[str, np.ndarray],
+    skin: Skin | None,
+    recipe: Recipe,
+    renderer: Renderer | None,
+) -> tuple[list[Camera], np.ndarray]:
+    """The cameras of a model and its images (n_views,size,size,4), drawn here or elsewhere."""
+    if renderer is not None:
+        return _shoot(source.model_id, arrays, skin, recipe, renderer)
+    folder = recipe.renderings / source.synset / source.model_id / "rendering"
+    V, layout = arrays["V"].astype(np.float64), {"layout": source.layout}
+    return read_renderings(folder, row | layout, V, arrays["F"], n_views=recipe.n_views, size=recipe.image_size)
 
 
 def _shoot(
-    model_id: str, arrays: dict[str, np.ndarray], recipe: Recipe, renderer: Renderer
+    model_id: str, arrays: dict[str, np.ndarray], skin: Skin | None, recipe: Recipe, renderer: Renderer
 ) -> tuple[list[Camera], np.ndarray]:
     """The cameras of a model and its images (n_views,size,size,4). Each view has a generator of
     its own, so that view k is the same whatever n_views is."""
     V = arrays["V"].astype(np.float64)
-    renderer.load(V, arrays["F"], arrays["C"])
-    ranges = {name: getattr(recipe, name) for name in ("azimuth", "elevation", "distance", "fill")}
+    renderer.load(V, arrays["F"], arrays["C"], skin)
+    ranges = {name: getattr(recipe, name) for name in ("azimuth", "elevation", "distance", "fill", "focal")}
     cameras, images = [], []
     for view in range(recipe.n_views):
         rng = np.random.default_rng([recipe.seed, hashed(model_id), 1 + view])
@@ -204,30 +251,33 @@ def _shoot(
 
 def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe) -> None:
     """Joins the finished models into views.npy, views.parquet and, last, models.parquet."""
-    rows = [json.loads(_row_path(out, source).read_text()) for source in sources]
-    usable = [source for source, row in zip(sources, rows, strict=True) if row["status"] == "ok"]
+    rows, cameras, seconds, descriptors = [], [], [], []
+    for source in sources:
+        row = json.loads(_row_path(out, source).read_text())
+        cameras.append(np.array(row.pop("cameras", [])))  # a tenth of the memory of its lists
+        seconds.append(row.pop("seconds", [None, None]))
+        descriptors.append(np.array(row.pop("descriptor", []), np.float32))
+        rows.append(row)
+    usable = [i for i, row in enumerate(rows) if row["status"] == "ok"]
     if not usable:
         raise CorpusError(f"{corpus.root} has no usable model; the first: {rows[0]['reason']}")
-    for left_by_a_kill in out.glob(".*.views.npy"):
-        left_by_a_kill.unlink()
+    ok = [(sources[i], rows[i], descriptors[i]) for i in usable]
+    leakage.mark_near_duplicates(*zip(*ok, strict=True), corpus.splits, out, drop=recipe.drop_near_duplicates)
+    usable = [i for i in usable if rows[i]["status"] == "ok"]
+    parts = [_row_path(out, sources[i]).with_suffix(".rgba") for i in usable]
     n, size = recipe.n_views, recipe.image_size
-    shape = (len(usable) * n, size, size, 4)
-    with whole(out / "views.npy") as temporary:
-        packed = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        for i, source in enumerate(usable):
-            part = _row_path(out, source).with_suffix(".npy")
-            packed[i * n : (i + 1) * n] = np.load(part, allow_pickle=False)
-        packed.flush()
+    pack_views(out / "views.npy", parts, (n, size, size, 4))
+    keys = [[getattr(sources[i], name) for i in usable] for name in ("synset", "model_id")]
     views = pd.DataFrame(
-        [
-            (source.synset, source.model_id, view, *camera)
-            for source, row in zip(sources, rows, strict=True)
-            for view, camera in enumerate(row.pop("cameras", []))
-        ],
-        columns=["synset", "model_id", "view", *(field.name for field in fields(Camera))],
+        {"synset": np.repeat(keys[0], n), "model_id": np.repeat(keys[1], n), "view": np.tile(np.arange(n), len(usable))}
     )
+    views[[field.name for field in fields(Camera)]] = np.concatenate([cameras[i] for i in usable])
     save_parquet(out / "views.parquet", views.assign(index=range(len(views))))
-    save_parquet(out / "models.parquet", _models_table(corpus, sources, rows))
+    table = _models_table(corpus, sources, rows)
+    cost = pd.DataFrame(seconds, columns=["mesh_seconds", "view_seconds"], dtype=float)
+    save_parquet(out / "cost.parquet", table[["synset", "model_id"]].head(len(cost)).join(cost))
+    remove_leftovers(out)
+    save_parquet(out / "models.parquet", table)
 
 
 def _models_table(corpus: Corpus, sources: list[ModelSource], rows: list[dict]) -> pd.DataFrame:

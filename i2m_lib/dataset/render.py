@@ -1,8 +1,7 @@
-"""Cameras around the canonical frame, and an off-screen renderer of views with true masks."""
+"""An off-screen renderer of views with true masks."""
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,64 +17,8 @@ import pyvista as pv
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-SPHERE_RADIUS = 0.5  # holds every shape of diagonal 1
-OVERSAMPLING = 2
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera that looks at the origin. `azimuth` and `elevation` in degrees: azimuth 0
-    sees the front (-Z), +Y is up. `distance` from the origin in canonical units; `focal` in image
-    widths: u = 0.5 + focal * x / z."""
-
-    azimuth: float
-    elevation: float
-    distance: float
-    focal: float
-
-    @property
-    def rotation(self) -> np.ndarray:
-        """(3,3) world to camera; its rows are the camera's right, down and forward."""
-        a, e = np.radians([self.azimuth, self.elevation])
-        right = [-np.cos(a), 0.0, -np.sin(a)]
-        down = [np.sin(e) * np.sin(a), -np.cos(e), -np.sin(e) * np.cos(a)]
-        forward = [-np.cos(e) * np.sin(a), -np.sin(e), np.cos(e) * np.cos(a)]
-        return np.array([right, down, forward])
-
-    @property
-    def eye(self) -> np.ndarray:
-        """(3,) the camera's place in the world."""
-        return -self.distance * self.rotation[2]
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (...,3) -> image coordinates (...,2), u right and v down, in [0,1] inside
-        the frame. Points must lie in front of the camera."""
-        x = points @ self.rotation.T + [0.0, 0.0, self.distance]
-        return 0.5 + self.focal * x[..., :2] / x[..., 2:]
-
-
-def sample_cameras(
-    n: int,
-    rng: np.random.Generator,
-    *,
-    V: np.ndarray | None = None,
-    azimuth: tuple[float, float] = (0.0, 360.0),
-    elevation: tuple[float, float] = (-5.0, 40.0),
-    distance: tuple[float, float] = (1.6, 2.4),
-    fill: tuple[float, float] = (0.75, 0.95),
-) -> list[Camera]:
-    """n cameras with uniform angles (degrees) and distances. The focal length is such that the
-    vertices V (n,3), by default the bounding sphere, reach `fill` of the way from the image's
-    centre to its border."""
-    draws = rng.uniform(*np.transpose([azimuth, elevation, distance, fill]), size=(n, 4))
-    cameras = []
-    for a, e, d, f in draws.tolist():
-        if V is None:
-            reach = SPHERE_RADIUS / np.sqrt(d**2 - SPHERE_RADIUS**2)
-        else:
-            reach = np.abs(Camera(a, e, d, focal=1.0).project(V) - 0.5).max()
-        cameras.append(Camera(a, e, d, focal=float(0.5 * f / reach)))
-    return cameras
+from .cameras import OVERSAMPLING, Camera
+from .textures import Skin
 
 
 class Renderer:
@@ -95,7 +38,7 @@ class Renderer:
         for light in (self._key, self._fill):
             self._plotter.add_light(light)
         self._pixels = vtkUnsignedCharArray()
-        self._mesh = None
+        self._actors: list[pv.Actor] = []
 
     def __enter__(self) -> "Renderer":
         return self
@@ -103,11 +46,32 @@ class Renderer:
     def __exit__(self, *exception: object) -> None:
         self._plotter.close()
 
-    def load(self, V: np.ndarray, F: np.ndarray, C: np.ndarray) -> None:
-        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8."""
-        mesh = pv.PolyData.from_regular_faces(np.asarray(V, np.float32), F)
-        mesh.cell_data["C"] = np.asarray(C, np.uint8)
-        self._mesh = self._plotter.add_mesh(mesh, name="mesh", scalars="C", rgb=True, reset_camera=False, render=False)
+    def load(self, V: np.ndarray, F: np.ndarray, C: np.ndarray, skin: Skin | None = None) -> None:
+        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8 and, on
+        the faces that have one, the textures of `skin`."""
+        for actor in self._actors:
+            self._plotter.remove_actor(actor, render=False)
+        V, F = np.asarray(V, np.float32), np.asarray(F)
+        bare = np.arange(len(F)) if skin is None else np.flatnonzero(skin.texture < 0)
+        self._actors = [self._coloured(V, F[bare], np.asarray(C, np.uint8)[bare])] if len(bare) else []
+        for i, image in enumerate(skin.images if skin else ()):
+            faces = np.flatnonzero(skin.texture == i)
+            if len(faces):
+                self._actors.append(self._textured(V[F[faces]], skin.uv[faces], image))
+
+    def _coloured(self, V: np.ndarray, F: np.ndarray, C: np.ndarray) -> pv.Actor:
+        mesh = pv.PolyData.from_regular_faces(V, F)
+        mesh.cell_data["C"] = C
+        return self._plotter.add_mesh(mesh, scalars="C", rgb=True, reset_camera=False, render=False)
+
+    def _textured(self, triangles: np.ndarray, uv: np.ndarray, image: np.ndarray) -> pv.Actor:
+        """Corners (m,3,3) and their places (m,3,2) on an image (h,w,3)."""
+        F = np.arange(3 * len(triangles)).reshape(-1, 3)
+        mesh = pv.PolyData.from_regular_faces(triangles.reshape(-1, 3), F)
+        mesh.active_texture_coordinates = uv.reshape(-1, 2)
+        texture = pv.Texture(image)
+        texture.repeat, texture.mipmap, texture.interpolate = True, True, True
+        return self._plotter.add_mesh(mesh, texture=texture, color="white", reset_camera=False, render=False)
 
     def shoot(self, camera: Camera, light_rng: np.random.Generator) -> np.ndarray:
         """The loaded mesh as RGBA uint8 (size,size,4) in a random soft light, both sides of its
@@ -115,7 +79,7 @@ class Renderer:
         self._set_light(light_rng)
         view = self._plotter.camera
         view.SetPosition(*camera.eye)
-        view.SetFocalPoint(0.0, 0.0, 0.0)
+        view.SetFocalPoint(*camera.target)
         view.SetViewUp(*-camera.rotation[1])
         view.SetViewAngle(float(2 * np.degrees(np.arctan(0.5 / camera.focal))))
         self._plotter.renderer.ResetCameraClippingRange()
@@ -132,9 +96,10 @@ class Renderer:
         C: np.ndarray,
         camera: Camera,
         light_rng: np.random.Generator,
+        skin: Skin | None = None,
     ) -> np.ndarray:
         """`load` and `shoot` in one call."""
-        self.load(V, F, C)
+        self.load(V, F, C, skin)
         return self.shoot(camera, light_rng)
 
     def _set_light(self, rng: np.random.Generator) -> None:
@@ -148,7 +113,8 @@ class Renderer:
         ):
             light.SetPosition(*towards)
             light.SetIntensity(intensity)
-        self._mesh.prop.ambient = ambient
+        for actor in self._actors:
+            actor.prop.ambient = ambient
 
 
 def _reduce(rgba: np.ndarray, k: int) -> np.ndarray:

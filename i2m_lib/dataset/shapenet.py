@@ -36,7 +36,7 @@ class Corpus:
     n_absent: int  # ids listed for the corpus's synsets that it lacks
 
     @classmethod
-    def open(cls, root: str | Path, *, split_seed: int, splits: str | Path | None = None) -> "Corpus":
+    def open(cls, root: str | Path, *, split_seed: int, splits: str | Path = "") -> "Corpus":
         """Reads the lists of `root`, not the meshes. `splits` is a file for `splits.read_splits`; by
         default all.csv where there is one. Models that it does not list, or all without a list,
         are split 70/10/20 by a hash of `split_seed` and model_id."""

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .cameras import Camera, mask_iou, silhouette
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -84,6 +86,18 @@ class Dataset:
     def image(self, index: int) -> np.ndarray:
         """(h,w,4) uint8 RGBA of one row of `views`, by its `index`."""
         return np.array(self.images[index])
+
+
+def overlay(dataset: Dataset, views: pd.DataFrame) -> np.ndarray:
+    """(n,) IoU of each view's mask with the silhouette of its model, which is found from mesh and
+    camera without the renderer. `views` are rows of `dataset.views`."""
+    ious = pd.Series(index=views.index, dtype=float)
+    for model_id, rows in views.groupby("model_id", sort=False):
+        mesh = dataset.mesh(model_id)
+        for view in rows.itertuples():
+            mask = dataset.image(view.index)[..., 3] > 0
+            ious[view.Index] = mask_iou(mask, silhouette(mesh.V, mesh.F, Camera.of(view), len(mask)))
+    return ious.to_numpy()
 
 
 class ViewDataset(torch.utils.data.Dataset):

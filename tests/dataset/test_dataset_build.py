@@ -7,7 +7,7 @@ import pytest
 
 from i2m_lib.dataset import build
 from i2m_lib.dataset.build import build_dataset
-from i2m_lib.dataset.render import Camera
+from i2m_lib.dataset.cameras import Camera
 from i2m_lib.dataset.source import CorpusError
 from i2m_lib.dataset.views import Dataset
 
@@ -15,7 +15,8 @@ SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress"
 
 
 def files(dataset: Dataset) -> dict[str, bytes]:
-    paths = (p for p in sorted(dataset.path.rglob("*")) if p.is_file())
+    """All bytes but those of cost.parquet, which holds seconds."""
+    paths = (p for p in sorted(dataset.path.rglob("*")) if p.is_file() and p.name != "cost.parquet")
     return {p.relative_to(dataset.path).as_posix(): p.read_bytes() for p in paths}
 
 
@@ -51,13 +52,15 @@ def test_tables(dataset):
         "elevation",
         "distance",
         "focal",
+        "right",
+        "down",
         "index",
     ]
     assert views["index"].tolist() == list(range(32))
     assert views.view.tolist() == [0, 1, 2, 3] * 8
     assert dataset.images.shape == (32, 48, 48, 4)
     names = {p.name for p in dataset.path.iterdir()}
-    assert names == {"build.json", "meshes", "views.npy", "views.parquet", "models.parquet"}
+    assert names == {"build.json", "meshes", "views.npy", "views.parquet", "models.parquet", "cost.parquet"}
 
 
 def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
@@ -76,7 +79,7 @@ def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
 def test_recorded_cameras_put_the_samples_into_the_masks(dataset):
     for row in dataset.views.itertuples():
         mask = dataset.image(row.index)[..., 3] > 0
-        camera = Camera(row.azimuth, row.elevation, row.distance, row.focal)
+        camera = Camera.of(row)
         column, line = np.floor(camera.project(dataset.mesh(row.model_id).S) * 48).astype(int).T
         near = np.lib.stride_tricks.sliding_window_view(np.pad(mask, 1), (3, 3)).any((2, 3))
         assert near[line, column].all()
@@ -127,7 +130,7 @@ def test_a_build_killed_while_packing_resumes(dataset, corpus_root, tmp_path, mo
 
 
 def test_a_finished_dataset_is_opened_at_once(dataset, corpus_root, monkeypatch):
-    monkeypatch.setattr(build, "_run", None)
+    monkeypatch.setattr(build, "run_chunks", None)
     again = build_dataset(corpus_root, dataset.path, **SMALL)
     pd.testing.assert_frame_equal(again.manifest, dataset.manifest)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from i2m_lib.dataset.views import Dataset, ViewDataset
+from i2m_lib.dataset.views import Dataset, ViewDataset, overlay
 
 
 def test_open_tells_what_to_run(tmp_path):
@@ -81,6 +81,16 @@ def test_in_a_loader(dataset, workers):
         (4, 4, 48, 48),
     ]
     assert torch.equal(torch.cat([b["model"] for b in batches]), torch.arange(4).repeat_interleave(4))
+
+
+def test_overlay_covers_every_mask_and_sees_a_wrong_camera(dataset):
+    ious = overlay(dataset, dataset.views)
+    assert len(ious) == len(dataset.views)
+    assert ious.min() > 0.99
+    some = dataset.views.sample(8, random_state=0)
+    assert np.array_equal(overlay(dataset, some), ious[some.index])
+    assert overlay(dataset, some.assign(azimuth=some.azimuth + 30)).max() < 0.9
+    assert overlay(dataset, some.assign(focal=some.focal * 1.1)).max() < 0.95
 
 
 def test_pickles_carry_no_pixels(dataset):

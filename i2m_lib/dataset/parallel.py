@@ -1,0 +1,71 @@
+"""Chunks of work on the processes of one machine, or on those of a Dask cluster."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from tqdm.auto import tqdm
+
+from .source import CorpusError
+
+
+def run_chunks(work: Callable, chunks: Sequence[Sequence], *, workers: int, scheduler: str, progress: bool) -> None:
+    """Calls work(chunk, owner) for each chunk, on `workers` local processes, or where `scheduler`
+    is the address of a Dask scheduler, on all its workers. `owner` is the process that the work
+    belongs to: see `orphaned`. Raises what `work` raises, and CorpusError if no scheduler answers
+    or a worker was killed."""
+    owner = None if scheduler else os.getpid()
+    jobs = (joblib.delayed(_counted)(work, chunk, owner) for chunk in chunks)
+    with ExitStack() as stack:
+        if scheduler:
+            stack.enter_context(_on_cluster(scheduler))
+        parallel = joblib.Parallel(n_jobs=-1 if scheduler else workers, return_as="generator_unordered")
+        try:
+            _watch(parallel(jobs), sum(map(len, chunks)), progress)
+        except TerminatedWorkerError as error:
+            raise CorpusError(
+                "A worker was killed, most often because memory ran out: run again, which goes on "
+                "from here, with fewer workers or a lower max_faces."
+            ) from error
+
+
+def _counted(work: Callable, chunk: Sequence, owner: int | None) -> int:
+    work(chunk, owner)
+    return len(chunk)
+
+
+def orphaned(owner: int | None) -> bool:
+    """Whether the local process `owner`, for which this one works, is gone."""
+    return owner is not None and owner not in (os.getpid(), os.getppid())
+
+
+def _on_cluster(address: str) -> ExitStack:
+    """Until the end of the block, joblib works on the cluster."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise CorpusError("A scheduler needs Dask: pip install 'i2m_lib[cluster]'.") from error
+    try:
+        client = Client(address, timeout="20s", set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        raise CorpusError(f"No Dask scheduler answers at {address} ({error}): start one, or leave it empty.") from error
+    stack = ExitStack()
+    stack.enter_context(client)
+    stack.enter_context(joblib.parallel_config("dask", client=client))
+    return stack
+
+
+def _watch(counts: Iterable[int] | Iterator[int], total: int, progress: bool) -> None:
+    """Exhausts `counts`. A bar where someone watches; in a log, a line per 10 %."""
+    # A Jupyter server sets this name; papermill, where a bar would freeze, does not.
+    watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+    done = 0
+    with tqdm(total=total, unit="model", disable=not (progress and watched)) as bar:
+        for n in counts:
+            bar.update(n)
+            done += n
+            if progress and not watched and done * 10 // total > (done - n) * 10 // total:
+                print(f"{done} of {total} models", flush=True)
