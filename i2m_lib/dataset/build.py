@@ -43,7 +43,7 @@ _ONE_AT_A_TIME = threading.Lock()  # a worker of Dask has threads, which VTK doe
 WORDS = "synset category model_id split source layout status reason near_duplicate_of sha256"
 COUNTS = (
     "vertices faces source_faces nan_vertices nan_faces merged_vertices unreferenced_vertices degenerate_faces "
-    "duplicate_faces simplified_faces missing_materials missing_textures broken_textures"
+    "duplicate_faces simplified_faces flat_axes missing_materials missing_textures broken_textures"
 )
 # Words first, then numbers, which quarantined models lack.
 MODEL_COLUMNS = dict.fromkeys(WORDS.split(), "string")

@@ -31,7 +31,12 @@ def load_mesh(source: ModelSource, *, max_faces: int | None) -> RawMesh:
     """All triangles of the model's file, +Y up and -Z front, in the file's own units.
     Raises MeshError if it is unreadable, empty or has more than `max_faces` faces."""
     name = posixpath.basename(source.entry)
-    data = source.read(name)
+    try:
+        data = source.read(name)
+    except FileNotFoundError:
+        raise MeshError(f"missing: {source.container.name} holds no {source.entry}; download the model again") from None
+    except OSError as error:
+        raise MeshError(f"unreadable: {error}; check the disk and the file's rights") from error
     if not data.strip():
         raise MeshError(f"empty: {name} has no content; download it again")
     obj = read_obj(data)
@@ -47,23 +52,24 @@ def load_mesh(source: ModelSource, *, max_faces: int | None) -> RawMesh:
 def clean(raw: RawMesh) -> RawMesh:
     """Removes what carries no surface: vertices that are NaN, infinite or equal to another within
     1e-6 of the diagonal (by place alone), faces that name a vertex twice, doubled faces (reversed
-    ones too), unused vertices; adds the number of each to the counts. Faces without area but with
-    three vertices stay: they close T-junctions. Raises MeshError if no shape is left."""
+    ones too), unused vertices; adds the number of each, and of the axes along which the model is
+    flat, to the counts. Faces without area but with three vertices stay: they close T-junctions.
+    Raises MeshError if no shape is left."""
     V, F = raw.V, raw.F
     finite = np.isfinite(V).all(1)
     whole = np.flatnonzero(finite[F].all(1))
     F = F[whole]
     if not len(F):
-        raise MeshError("NaN: no face has three finite vertices")
+        raise MeshError("NaN: no face has three finite vertices; export the model again")
     used = np.unique(F)
-    diagonal = _diagonal(V[used])
+    diagonal, n_flat = _measure(V[used])
     n_used, n_unreferenced = len(used), int(finite.sum()) - len(used)
     V, F = _merge(V[used], np.searchsorted(used, F), diagonal * MERGE_TOLERANCE)
 
     corners = np.sort(F, axis=1)
     proper = np.flatnonzero((np.diff(corners, axis=1) > 0).all(1))
     if not len(proper):
-        raise MeshError("empty: every face is degenerate")
+        raise MeshError("empty: every face is degenerate; export the model again")
     _, first = np.unique(corners[proper], axis=0, return_index=True)
     keep = proper[np.sort(first)]
     used = np.unique(F[keep])
@@ -74,22 +80,25 @@ def clean(raw: RawMesh) -> RawMesh:
         "n_unreferenced_vertices": n_unreferenced + len(V) - len(used),
         "n_degenerate_faces": len(F) - len(proper),
         "n_duplicate_faces": len(proper) - len(keep),
+        "n_flat_axes": n_flat,
     }
     skin = raw.skin and raw.skin.of(whole[keep])
     return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, counts)
 
 
-def _diagonal(V: np.ndarray) -> float:
-    """That of the bounding box, if it is one of a shape."""
+def _measure(V: np.ndarray) -> tuple[float, int]:
+    """The diagonal of the bounding box and the number of its axes without extent: one if the model
+    is flat, as a sheet may be; more if it is no shape."""
     with np.errstate(over="ignore"):
         extent = np.ptp(V, axis=0)
     if not extent.any():
-        raise MeshError("all vertices are equal: the file may be compressed in an unknown way")
-    if (extent <= MERGE_TOLERANCE * extent.max()).sum() >= 2:
-        raise MeshError(f"flat: its extents are {np.round(extent, 6).tolist()}, so it is a line")
+        raise MeshError("all vertices are equal: the file may be compressed in an unknown way; export it again")
     if not DIAGONALS[0] < extent.max() < DIAGONALS[1]:
         raise MeshError(f"absurd coordinates: the shape is {extent.max():.3g} long; scale it")
-    return float(np.linalg.norm(extent))
+    n_flat = int((extent <= MERGE_TOLERANCE * extent.max()).sum())
+    if n_flat >= 2:
+        raise MeshError(f"flat: its extents are {np.round(extent, 6).tolist()}, so it is a line; remove it")
+    return float(np.linalg.norm(extent)), n_flat
 
 
 def _merge(V: np.ndarray, F: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -156,7 +156,7 @@ def _read_taxonomy(root: Path) -> dict[str, str]:
     try:
         nodes = json.loads(path.read_text(encoding="utf-8"))
         names = {node["synsetId"]: node["name"].split(",") for node in nodes}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path} is not ShapeNet's taxonomy ({error!r}): download it again.") from error
     return {
         synset: next((n for n in all_names if " " not in n), all_names[0].replace(" ", "_"))

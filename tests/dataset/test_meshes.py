@@ -162,6 +162,7 @@ def test_cleaning_counts_what_it_removes():
         "n_unreferenced_vertices": 3,
         "n_degenerate_faces": 2,
         "n_duplicate_faces": 4,
+        "n_flat_axes": 0,
     }
     assert is_watertight(mesh.F)
     assert np.allclose(mesh.V[mesh.F], V[F[:12]], atol=2e-7)
