@@ -9,7 +9,7 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from .shapenet import CorpusError
+from .source import CorpusError
 
 
 def run_chunks(work: Callable, chunks: Sequence[Sequence], *, workers: int, scheduler: str, progress: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from i2m_lib.dataset import build
 from i2m_lib.dataset.build import build_dataset
 from i2m_lib.dataset.cameras import Camera
-from i2m_lib.dataset.shapenet import CorpusError
+from i2m_lib.dataset.source import CorpusError
 from i2m_lib.dataset.views import Dataset
 
 SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress": False}

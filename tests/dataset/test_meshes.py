@@ -6,8 +6,8 @@ import trimesh
 from PIL import Image
 
 from i2m_lib.dataset.meshes import (
-    DEFAULT_COLOUR,
     MeshError,
+    RawMesh,
     clean,
     cross_products,
     double_areas,
@@ -16,7 +16,8 @@ from i2m_lib.dataset.meshes import (
     normalise,
     sample_surface,
 )
-from i2m_lib.dataset.shapenet import ModelSource
+from i2m_lib.dataset.source import ModelSource
+from i2m_lib.dataset.textures import DEFAULT_COLOUR
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "raw_samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not here")
@@ -40,6 +41,11 @@ def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return V, F, colour_of(V, F)
 
 
+def cleaned(V: np.ndarray, F: np.ndarray, C: np.ndarray) -> tuple[RawMesh, dict[str, int]]:
+    mesh = clean(RawMesh(V, F, C))
+    return mesh, mesh.counts
+
+
 def colour_of(V: np.ndarray, F: np.ndarray) -> np.ndarray:
     return np.uint8(128 + 40 * V[F].mean(1))
 
@@ -61,7 +67,7 @@ def test_material_colours_survive_loading_and_cleaning(tmp_path):
     obj += "\n".join(f"usemtl {m}\n{f}" for m, f in zip(materials, FACES, strict=True))
     mtl = "newmtl red\nKd 1 0 0\nnewmtl blue\nKd 0 0 1\n"
     raw = load_mesh(source_of(tmp_path, obj, a_mtl=mtl), max_faces=9)
-    mesh, _ = clean(raw.V, raw.F, raw.C)
+    mesh = clean(raw)
     colour = {"red": (255, 0, 0), "blue": (0, 0, 255), "none": DEFAULT_COLOUR}
     for material, face in zip(materials, FACES, strict=True):
         corners = {tuple(np.eye(4, 3, -1)[int(i) - 1]) for i in face.split()[1:]}
@@ -111,15 +117,14 @@ def test_bad_files_are_refused_with_a_reason(tmp_path, obj, reason):
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("fbx_ascii/chair.fbx", "unreadable"),
-        ("gltf1/ask21.glb", "unreadable"),
-        ("gltf_draco/apple.gltf", "all vertices are equal"),
+        ("fbx_ascii/chair.fbx", "unreadable: the file is ASCII FBX"),
+        ("gltf1/ask21.glb", "unreadable: the file is binary glTF"),
+        ("gltf_draco/apple.gltf", "unreadable: the file is JSON, perhaps glTF"),
     ],
 )
-def test_files_that_trimesh_cannot_read(entry, reason):
+def test_files_in_other_formats(entry, reason):
     with pytest.raises(MeshError, match=reason):
-        raw = load_mesh(ModelSource("0", "x", "v2", SAMPLES, entry), max_faces=10**6)
-        clean(raw.V, raw.F, raw.C)
+        load_mesh(ModelSource("0", "x", "v2", SAMPLES, entry), max_faces=10**6)
 
 
 @needs_samples
@@ -128,8 +133,8 @@ def test_double_sided_parts_lose_half_of_their_faces():
         entry = path.relative_to(SAMPLES).as_posix()
         raw = load_mesh(ModelSource("0", "x", "v2", SAMPLES, entry), max_faces=10**6)
         assert (raw.C == DEFAULT_COLOUR).all()
-        mesh, counts = clean(raw.V, raw.F, raw.C)
-        assert counts["n_duplicate_faces"] == len(mesh.F) == len(raw.F) / 2
+        mesh = clean(raw)
+        assert mesh.counts["n_duplicate_faces"] == len(mesh.F) == len(raw.F) / 2
 
 
 # Cleaning
@@ -137,7 +142,7 @@ def test_double_sided_parts_lose_half_of_their_faces():
 
 def test_cleaning_a_clean_mesh_changes_nothing_but_the_order():
     V, F, C = box()
-    mesh, counts = clean(V, F, C)
+    mesh, counts = cleaned(V, F, C)
     assert not any(counts.values())
     assert sorted(map(tuple, mesh.V)) == sorted(map(tuple, V))
     assert np.array_equal(mesh.V[mesh.F], V[F])
@@ -149,13 +154,15 @@ def test_cleaning_counts_what_it_removes():
     F = np.vstack([F, [[8, 9, 10], [0, 0, 1], [0, 11, 1]], F[:3, ::-1], F[4:5, [1, 2, 0]]])
     V = np.vstack([V, [[np.nan, 0, 0], [0, 0, 0], [0, 0, 1]], V[1] + 1e-7, [[9, 9, 9]]])
     V[8:11, 1:] = 0.3
-    mesh, counts = clean(V, F, np.vstack([C, np.zeros((7, 3), np.uint8)]))
+    mesh, counts = cleaned(V, F, np.vstack([C, np.zeros((7, 3), np.uint8)]))
     assert counts == {
         "n_nan_vertices": 1,
+        "n_nan_faces": 1,
         "n_merged_vertices": 1,
         "n_unreferenced_vertices": 3,
         "n_degenerate_faces": 2,
         "n_duplicate_faces": 4,
+        "n_flat_axes": 0,
     }
     assert is_watertight(mesh.F)
     assert np.allclose(mesh.V[mesh.F], V[F[:12]], atol=2e-7)
@@ -166,7 +173,7 @@ def test_separate_triangles_become_a_closed_box():
     V, F, C = box()
     soup = V[F].reshape(-1, 3) + np.random.default_rng(0).uniform(-1e-9, 1e-9, (36, 3))
     soup[0, :] = V[F[0, 0]]
-    mesh, counts = clean(soup, np.arange(36).reshape(-1, 3), C)
+    mesh, counts = cleaned(soup, np.arange(36).reshape(-1, 3), C)
     assert counts["n_merged_vertices"] == 28
     assert is_watertight(mesh.F)
     assert np.array_equal(mesh.C, C)
@@ -177,12 +184,12 @@ def test_cleaning_is_idempotent_and_scales_with_the_mesh():
     V, F = rng.random((300, 3)), rng.integers(0, 300, (2000, 3))
     V[250:] = V[:50] + 1e-8
     C = rng.integers(0, 255, (2000, 3)).astype(np.uint8)
-    once, counts = clean(V, F, C)
+    once, counts = cleaned(V, F, C)
     assert counts["n_merged_vertices"] >= 45
-    again, none = clean(once.V, once.F, once.C)
+    again, none = cleaned(once.V, once.F, once.C)
     assert not any(none.values())
     assert np.array_equal(again.F, once.F)
-    large, same = clean(V * 1e6 - 1e5, F, C)
+    large, same = cleaned(V * 1e6 - 1e5, F, C)
     assert same == counts
     assert np.allclose(large.V, once.V * 1e6 - 1e5)
 
@@ -191,7 +198,7 @@ def test_fillers_of_t_junctions_stay():
     # A quad whose lower edge has a vertex in its middle: without the filler 0-1-4 it would crack.
     V = np.array([[0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0], [1, 0, 0]], float)
     F = np.array([[0, 1, 2], [0, 2, 3], [0, 4, 1]])
-    mesh, counts = clean(V, F, np.zeros((3, 3), np.uint8))
+    mesh, counts = cleaned(V, F, np.zeros((3, 3), np.uint8))
     assert len(mesh.F) == 3
     assert counts["n_degenerate_faces"] == 0
 
@@ -207,9 +214,9 @@ def test_fillers_of_t_junctions_stay():
 )
 def test_shapes_that_are_none(V, reason):
     with pytest.raises(MeshError, match=reason):
-        clean(V, np.array([[0, 1, 2]]), np.zeros((1, 3), np.uint8))
+        cleaned(V, np.array([[0, 1, 2]]), np.zeros((1, 3), np.uint8))
     with pytest.raises(MeshError, match="degenerate"):
-        clean(np.eye(3), np.array([[0, 1, 1], [2, 2, 0]]), np.zeros((2, 3), np.uint8))
+        cleaned(np.eye(3), np.array([[0, 1, 1], [2, 2, 0]]), np.zeros((2, 3), np.uint8))
 
 
 # The canonical frame, samples and closedness
