@@ -55,7 +55,18 @@ def steps(corpus: Path, size: int, n_models: int) -> dict[str, float]:
     ):
         timed(owner, name, step)
     sources = Corpus.open(corpus, split_seed=0).choose(None, None, seed=0)
-    recipe = build.Recipe(N_VIEWS, size, 10_000, 0, 200_000, (0, 360), (-5, 40), (1.6, 2.4), (0.75, 0.95), None, None)
+    ranges = {"azimuth": (0, 360), "elevation": (-5, 40), "distance": (1.6, 2.4), "fill": (0.75, 0.95), "focal": None}
+    recipe = build.Recipe(
+        n_views=N_VIEWS,
+        image_size=size,
+        n_surface=10_000,
+        seed=0,
+        max_faces=200_000,
+        renderings=None,
+        oversized="simplify",
+        drop_near_duplicates=False,
+        **ranges,
+    )
     with tempfile.TemporaryDirectory() as out, render.Renderer(size) as renderer:
         build._build_model(sources[0], Path(out) / "first", recipe, renderer)
         spent.clear()

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import trimesh  # noqa: F401 - `meshes` imports it late, and no model should be charged for that
 
 from i2m_lib.files import save_json, save_npz, save_parquet
 
