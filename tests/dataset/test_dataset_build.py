@@ -69,7 +69,8 @@ def test_tables(dataset):
     assert views.view.tolist() == [0, 1, 2, 3] * 8
     assert dataset.images.shape == (32, 48, 48, 4)
     names = {p.name for p in dataset.path.iterdir()}
-    assert names == {"build.json", "meshes", "views.npy", "views.parquet", "models.parquet", "cost.parquet"}
+    tables = {f"{name}.parquet" for name in ("views", "models", "cost", "near_duplicates")}
+    assert names == {"build.json", "meshes", "views.npy"} | tables
 
 
 def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
