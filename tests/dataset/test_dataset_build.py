@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from i2m_lib.dataset import build
+from i2m_lib.dataset import build, parallel
 from i2m_lib.dataset.build import build_dataset
 from i2m_lib.dataset.cameras import Camera
 from i2m_lib.dataset.source import CorpusError
@@ -229,6 +229,7 @@ def test_a_dask_cluster_gives_the_same_bytes(dataset, corpus_root, tmp_path):
 
 def test_a_scheduler_that_does_not_answer(corpus_root, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    monkeypatch.setattr(parallel, "TIMEOUT", "1s")
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(CorpusError, match=f"No Dask scheduler answers at {address}"):
             build_dataset(corpus_root, tmp_path / "out", **SMALL, scheduler=address)
