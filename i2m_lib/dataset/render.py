@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from functools import cache
 
 import numpy as np
 
@@ -120,11 +121,16 @@ class Renderer:
 def _reduce(rgba: np.ndarray, k: int) -> np.ndarray:
     """(k*s,k*s,4) on black with alpha 0 or 255 -> (s,s,4): the mean colour of the covered pixels
     of each k x k block, and alpha 255 where they are at least half of it."""
-    total = np.zeros((len(rgba) // k, len(rgba) // k, 4), np.uint16)
-    for i in range(k):
-        for j in range(k):
-            total += rgba[i::k, j::k]
-    covered = total[..., 3:] // 255
-    mask = 2 * covered >= k * k
-    colour = (total[..., :3] + covered // 2) // np.maximum(covered, 1)
-    return np.where(mask, np.dstack([colour, np.full_like(covered, 255)]), 0).astype(np.uint8)
+    rows = rgba[::k].astype(np.uint16)
+    for i in range(1, k):
+        rows += rgba[i::k]
+    pixels = rows.view(np.uint64)[..., 0]  # four sums of 16 bits, none of which overflows, added at once
+    total = sum(pixels[:, j::k] for j in range(k)).view(np.uint16).reshape(len(rows), -1, 4)
+    return _means(k)[total[..., 3:] // 255, total]
+
+
+@cache
+def _means(k: int) -> np.ndarray:
+    """(k*k+1,255*k*k+1) uint8: the rounded mean of n values by their sum; 0 for less than half of k x k."""
+    n, total = np.ogrid[: k * k + 1, : 255 * k * k + 1]
+    return np.where(2 * n >= k * k, (total + n // 2) // np.maximum(n, 1), 0).astype(np.uint8)

@@ -69,7 +69,8 @@ def test_tables(dataset):
     assert views.view.tolist() == [0, 1, 2, 3] * 8
     assert dataset.images.shape == (32, 48, 48, 4)
     names = {p.name for p in dataset.path.iterdir()}
-    assert names == {"build.json", "meshes", "views.npy", "views.parquet", "models.parquet", "cost.parquet"}
+    tables = {f"{name}.parquet" for name in ("views", "models", "cost", "near_duplicates")}
+    assert names == {"build.json", "meshes", "views.npy"} | tables
 
 
 def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
@@ -199,6 +200,11 @@ def test_progress_is_a_line_per_tenth(corpus_root, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_the_cost_of_each_model_is_kept(dataset):
+    assert dataset.cost.model_id.tolist() == dataset.manifest.model_id.tolist()
+    assert (dataset.cost[["mesh_seconds", "view_seconds"]] > 0).all(axis=None)
+
+
 def test_build_json_names_the_recipe(dataset):
     assert dataset.parameters == json.loads((dataset.path / "build.json").read_text())
     assert dataset.parameters["n_views"] == 4
@@ -246,7 +252,7 @@ build.build_dataset(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
 def test_a_build_killed_again_and_again_ends_with_the_same_bytes(dataset, corpus_root, tmp_path, workers):
     out, kept = tmp_path / "out", {}
     delays = np.random.default_rng(workers)
-    milestones = ["parts/*/*.json", "meshes/*/*4.npz", ".views.npy"] if workers == 1 else ["parts/*/*.json"]
+    milestones = ["meshes/04379243/*1.npz", ".views.npy"] if workers == 1 else ["parts/*/*.json"]
     for milestone in milestones:
         arguments = [corpus_root, out, str(SMALL | {"workers": workers})]
         run = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], start_new_session=True)
@@ -283,10 +289,10 @@ def test_a_lost_part_is_no_black_view(corpus_root, tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 400 kB."""
+    """A disk of 1 MB."""
     path = tmp_path / "disk"
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", path]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     yield path
@@ -301,8 +307,8 @@ def test_a_full_disk_is_no_fault_of_the_models(dataset, corpus_root, small_disk,
     shutil.rmtree(out)
     monkeypatch.setattr(build, "check_space", lambda *_: None)
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(180_000))
-    with pytest.raises(CorpusError, match="cannot be written .*No space left on device.*run again"):
+    ballast.write_bytes(bytes(750_000))
+    with pytest.raises(CorpusError, match=r"cannot be written .*No space left on device.*run again"):
         build_dataset(corpus_root, out, **SMALL, workers=workers)
     rows = [json.loads(path.read_text()) for path in out.glob("parts/*/*.json")]
     assert all(row["status"] == "ok" for row in rows)
