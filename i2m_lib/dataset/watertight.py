@@ -25,10 +25,12 @@ class WatertightCopy:
         return self.volume / self.source_volume - 1 if self.source_volume > 0 else float("inf")
 
 
-def watertight_copy(V: np.ndarray, F: np.ndarray, *, resolution: int = 20_000) -> WatertightCopy:
+def watertight_copy(V: np.ndarray, F: np.ndarray, *, resolution: int = 5_000) -> WatertightCopy:
     """The mesh itself if it is closed, else the manifold of Huang et al. 2018 (arXiv 1802.01698, as
-    in point-cloud-utils), an octree of `resolution` leaves around the surface: open sheets become
-    thin bodies, which is what the volumes show. Raises MeshError if no closed surface results."""
+    in point-cloud-utils) from an octree of `resolution` leaves, its vertices moved to the nearest
+    place on the mesh. An open sheet becomes a body without volume, so an open box loses its inside:
+    the volumes tell. The volume of a closed mesh counts twice where its parts overlap. Raises
+    MeshError if no closed surface results."""
     import point_cloud_utils as pcu  # here, as only those who need an inside need it
 
     V, F = np.ascontiguousarray(V, np.float64), np.ascontiguousarray(F, np.int64)
@@ -39,6 +41,9 @@ def watertight_copy(V: np.ndarray, F: np.ndarray, *, resolution: int = 20_000) -
     closed_F = closed_F.astype(np.int64)
     if not len(closed_F) or not is_watertight(closed_F):
         raise MeshError(f"no closed surface was found at resolution {resolution}: try another")
+    # The octree's surface runs half a cell outside, which would add 9 % to the volume of two boxes.
+    _, face, weights = pcu.closest_points_on_mesh(closed_V, V, F)
+    closed_V = np.einsum("nk,nkc->nc", weights, V[F[face]])
     return WatertightCopy(closed_V, closed_F, abs(_signed_volume(closed_V, closed_F)), _wound_volume(V, F))
 
 

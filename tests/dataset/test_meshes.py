@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import point_cloud_utils as pcu
 import pytest
 import trimesh
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from i2m_lib.dataset.meshes import (
     MeshError,
@@ -16,10 +18,13 @@ from i2m_lib.dataset.meshes import (
     normalise,
     sample_surface,
 )
+from i2m_lib.dataset.shapenet import Corpus
+from i2m_lib.dataset.simplify import simplify
 from i2m_lib.dataset.source import ModelSource
 from i2m_lib.dataset.textures import DEFAULT_COLOUR
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "raw_samples"
+CORPUS = SAMPLES.parent / "corpus" / "ShapeNetCore.v2"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not here")
 TETRAHEDRON = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
 FACES = ["f 1 3 2", "f 1 2 4", "f 1 4 3", "f 2 3 4"]
@@ -291,3 +296,97 @@ def test_watertight_as_trimesh_says(solid):
     assert solid.is_watertight
     assert not is_watertight(F[1:])
     assert not is_watertight(np.vstack([F, F[:1]]))
+
+
+# Cleaning keeps the surface
+
+
+def nasty(name: str) -> tuple[np.ndarray, np.ndarray]:
+    solid = trimesh.creation.annulus(0.3, 1, 0.5, sections=24)
+    V, F = np.array(solid.vertices), np.array(solid.faces)
+    rng = np.random.default_rng(5)
+    match name:
+        case "doubled":
+            F = np.vstack([F, F[:, ::-1], F[::2, [1, 2, 0]]])
+        case "soup":
+            V, F = V[F].reshape(-1, 3) + rng.normal(size=(3 * len(F), 3)) * 1e-9, np.arange(3 * len(F)).reshape(-1, 3)
+        case "T-junctions":  # every face is split on one side only, the gap closed by a face without area
+            middle = V[F[:, :2]].mean(1)
+            new = len(V) + np.arange(len(F))
+            a, b, c = F.T
+            V, F = np.vstack([V, middle]), np.vstack([F, np.stack([a, new, b], axis=1), np.stack([a, new, c], axis=1)])
+        case "faults":
+            V = np.vstack([V, [[np.nan, 0, 0], [np.inf, 0, 0], [50, 0, 0]]])
+            F = np.vstack([F, [[0, 1, len(V) - 3], [0, 1, len(V) - 2], [0, 0, 1], [3, 3, 3]]])
+        case "slivers":
+            V, F = (
+                np.vstack([V, V[:50] + np.array([0, 1e-4, 0])]),
+                np.vstack([F, np.stack([np.arange(50), np.arange(50) + len(V), np.arange(50) + 1], 1)]),
+            )
+        case "far away":
+            V = V + np.array([1e4, -3e3, 5e4])
+    return V, F
+
+
+def assert_same_surface(raw: RawMesh) -> None:
+    """No sample of either lies off the other, and their chamfer is that of two samplings of one."""
+    mesh = clean(raw)
+    whole = raw.F[np.isfinite(raw.V).all(1)[raw.F].all(1)]
+    kept = np.unique(whole)
+    V, F = raw.V[kept], np.searchsorted(kept, whole)
+    centre, scale = normalise(V)[1:]
+    V, clean_V = ((v - centre) / scale for v in (V, mesh.V))
+    a, b, c = (
+        sample_surface(*s, 3000, np.random.default_rng(i))[0] for i, s in enumerate([(V, F), (V, F), (clean_V, mesh.F)])
+    )
+    for points, onto in ((a, (clean_V, mesh.F)), (c, (V, F))):
+        distance, _, _ = pcu.closest_points_on_mesh(points, *onto)
+        assert distance.max() < 5e-6
+    floor, chamfer = ((cKDTree(x).query(y)[0].mean() + cKDTree(y).query(x)[0].mean()) / 2 for x, y in ((a, b), (a, c)))
+    assert chamfer < 1.1 * floor
+
+
+@pytest.mark.parametrize("name", ["clean", "doubled", "soup", "T-junctions", "faults", "slivers", "far away"])
+def test_cleaning_never_changes_the_surface(name):
+    V, F = nasty(name)
+    assert_same_surface(RawMesh(V, F, np.zeros(F.shape, np.uint8)))
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the shared corpus is not here")
+def test_cleaning_never_changes_the_surface_of_the_corpus():
+    for source in Corpus.open(CORPUS, split_seed=0).models[::40]:
+        assert_same_surface(load_mesh(source, max_faces=None))
+
+
+@needs_samples
+def test_cleaning_never_changes_the_surface_of_raw_parts():
+    for path in sorted((SAMPLES / "ikea_parts_double_sided").glob("*/*.obj")):
+        assert_same_surface(
+            load_mesh(ModelSource("0", "x", "v2", SAMPLES, path.relative_to(SAMPLES).as_posix()), max_faces=None)
+        )
+
+
+# Simplification
+
+
+def test_simplification_keeps_shape_and_colours():
+    solid = trimesh.creation.torus(1, 0.4, major_sections=160, minor_sections=80)
+    V, F = np.array(solid.vertices), np.array(solid.faces)
+    C = np.where(V[F].mean(1)[:, :1] > 0, np.uint8([200, 30, 30]), np.uint8([30, 30, 200]))
+    simple = simplify(RawMesh(V, F, C, counts={"n_source_faces": 7}), 2000)
+    assert len(simple.F) <= 2000
+    assert simple.counts == {"n_source_faces": 7, "n_simplified_faces": len(F) - len(simple.F)}
+    points, _ = sample_surface(simple.V, simple.F, 5000, np.random.default_rng(0))
+    ring = np.linalg.norm(points[:, :2], axis=1) - 1
+    assert np.abs(np.hypot(ring, points[:, 2]) - 0.4).max() < 0.02
+    assert double_areas(simple.V, simple.F).sum() == pytest.approx(double_areas(V, F).sum(), rel=0.01)
+    x = simple.V[simple.F].mean(1)[:, 0]
+    clear = np.abs(x) > 0.05
+    assert (simple.C[clear] == np.where(x[clear, None] > 0, [200, 30, 30], [30, 30, 200])).all()
+
+
+def test_loose_triangles_cannot_be_simplified():
+    V = np.random.default_rng(0).random((300, 3))
+    F = np.arange(300).reshape(-1, 3)
+    with pytest.raises(MeshError, match="too many faces: 100 cannot be simplified to 9; raise max_faces"):
+        simplify(RawMesh(V, F, np.zeros(F.shape, np.uint8)), 9)

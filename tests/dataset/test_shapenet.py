@@ -160,7 +160,7 @@ def test_wrong_roots_say_what_to_give(corpus_root, tmp_path):
         Corpus.open(tmp_path / "absent", split_seed=0)
     with pytest.raises(CorpusError, match="holds no model: expected <synset>"):
         Corpus.open(tmp_path, split_seed=0)
-    with pytest.raises(CorpusError, match=rf"one level too high: give .*{corpus_root.name}\."):
+    with pytest.raises(CorpusError, match=r"one level too high: give .*ShapeNetCore\.v\d+\."):
         Corpus.open(corpus_root.parent, split_seed=0)
 
 
