@@ -28,13 +28,14 @@ from .splits import SPLITS, hashed
 N_SAMPLES = 4096  # in each of the two samplings
 THRESHOLD = 1.25
 N_CANDIDATES = 4
+REACH = 0.03  # root mean square of two descriptors' difference, beyond which a pair is no candidate
 COLUMNS = ["model_id", "split", "other", "other_split", "distance", "floor", "ratio", "near_duplicate"]
 PROBES = np.stack(np.meshgrid(*[(np.arange(4) - 1.5) / 4] * 3), axis=-1).reshape(-1, 3)
 
 
 def descriptor(S: np.ndarray) -> np.ndarray:
     """(64,) float32: the distance from each point of a grid in the canonical frame to the nearest
-    of the samples S (k,3). No entry moves by more than the Hausdorff distance of two shapes."""
+    of the samples S (N_SAMPLES,3). No entry moves by more than the Hausdorff distance of two shapes."""
     return cKDTree(S).query(PROBES)[0].astype(np.float32)
 
 
@@ -76,7 +77,7 @@ def find_near_duplicates(
     mesh_of: Callable[[str], tuple[np.ndarray, np.ndarray]],
 ) -> pd.DataFrame:
     """A row for each test model and candidate of train or val, and each val model and candidate of
-    train: the N_CANDIDATES with the nearest `descriptors` (n,64), of any category. Columns: model_id,
+    train: the N_CANDIDATES with the nearest `descriptors` (n,64), within REACH and of any category. Columns: model_id,
     split, other, other_split, distance (chamfer-L1 in canonical units), floor, ratio, near_duplicate
     (ratio <= THRESHOLD).
     `mesh_of` gives V (n,3), F (m,3) in the canonical frame. Depends on its arguments alone."""
@@ -121,6 +122,8 @@ def _candidates(splits: np.ndarray, descriptors: np.ndarray) -> list[tuple[int, 
         n = min(N_CANDIDATES, len(early))
         if not len(late) or not n:
             continue
-        _, nearest = cKDTree(descriptors[early]).query(descriptors[late], k=n)
-        pairs += [(i, j) for i, row in zip(late, early[nearest.reshape(-1, n)], strict=True) for j in row]
+        reach = REACH * np.sqrt(descriptors.shape[1])  # keeps the search from all of a large corpus
+        _, nearest = cKDTree(descriptors[early]).query(descriptors[late], k=n, distance_upper_bound=reach)
+        near = nearest.reshape(-1, n)
+        pairs += [(i, early[j]) for i, row in zip(late, near, strict=True) for j in row if j < len(early)]
     return pairs

@@ -55,7 +55,7 @@ def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.nda
         "centre": centre.tolist(),
         "scale": scale,
         **mesh.counts,
-        "descriptor": leakage.descriptor(S).tolist(),
+        "descriptor": leakage.descriptor(meshes.sample_surface(mesh.V, mesh.F, leakage.N_SAMPLES, rng)[0]).tolist(),
     }
     arrays = {"V": mesh.V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
     return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}, mesh.skin
