@@ -111,5 +111,5 @@ def kernel_basis(X: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray
     Smooth fields for what a lattice cannot express: they are defined in space, not on edges, so that the
     loose parts of a CAD model move together.
     """
-    squared = ((X[:, None] - centres) ** 2).sum(-1)
+    squared = (X**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * X @ centres.T
     return np.exp(-squared / (2 * width**2))

@@ -4,36 +4,51 @@ Both steps alternate between nearest neighbours, in both directions, and a ridge
 symmetric lattice (`fit_ffd`), then Gaussian kernels for the smooth remainder (`fit_residual`). What depends on the
 source mesh alone is computed once, in `Source`. Samples are fixed in barycentric coordinates, so that a fit is of
 the deformed mesh as it will be, flat triangles and all, and never of its raw vertices.
+
+A least-squares lattice folds where that brings samples nearer. So a share of the faces is watched: one that is about
+to turn over or to collapse is held, from then on, to the plain stretch from bounding box to bounding box, as a few
+more rows of the ridge solve, and ever harder until hardly any is turned. The stretch itself turns none.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from i2m_lib.dataset.meshes import barycentric_samples
+from i2m_lib.dataset.meshes import barycentric_samples, cross_products, double_areas
 
 from .ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
 
 N_SAMPLES = 1024
 N_KERNELS = 192
+N_WATCHED = 768
 # Stiff to soft: early correspondences are wrong in detail, and a stiff lattice only follows their common part.
 FFD_STIFFNESS = np.geomspace(1e-1, 1e-3, 10)
 RESIDUAL_STIFFNESS = np.geomspace(1e-2, 1e-3, 3)
 RIDGE = 1e-4
+SMALLEST_AREA = 1e-12  # twice a face's, in squared canonical units
+# A face with less than LEAST of its stretched area, seen along its normal at rest, is held with weight HOLD, which
+# grows until at most MAX_TURNED of the watched faces are turned.
+LEAST, HOLD, MAX_TURNED, N_HARDER = 0.1, 1e-2, 0.01, 8
 
 
 @dataclass(frozen=True)
 class Target:
-    """Samples (m, 3) of the surface to reach, and their KD-tree."""
+    """Samples (m, 3) of the surface to reach, in random order, and their KD-tree."""
 
     points: np.ndarray
     tree: cKDTree
 
     @classmethod
     def of(cls, points: np.ndarray) -> "Target":
-        return cls(points, cKDTree(points))
+        return cls(points, cKDTree(points, balanced_tree=False, compact_nodes=False))
+
+    @cached_property
+    def coarse(self) -> "Target":
+        """Every second sample: enough while the source is stiff."""
+        return Target.of(self.points[::2])
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,8 @@ class Source:
     """A mesh ready to be deformed: s surface samples S = A V, and two bases, at vertices and at samples.
 
     A (s, n) sparse barycentric weights; M (3, n, 32) symmetric lattice basis, MS = A M; centres (k, 3) of the
-    kernels, K (1, n, k) their values, KS = A K; gram (k, k) their values at one another.
+    kernels, K (1, n, k) their values, KS = A K; gram (k, k) their values at one another. Two edges, of unit length,
+    of each of q watched faces are E V (2q, 3), and the bases move them by ME (3, 2q, 32) and KE (1, 2q, k).
     """
 
     V: np.ndarray
@@ -54,17 +70,27 @@ class Source:
     K: np.ndarray
     KS: np.ndarray
     gram: np.ndarray
+    E: sp.csr_matrix
+    ME: np.ndarray
+    KE: np.ndarray
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """(q, 3) of the watched faces."""
+        return _spanned(self.E @ self.V)
 
     @classmethod
     def of(cls, V: np.ndarray, F: np.ndarray, *, rng: np.random.Generator, n_samples: int = N_SAMPLES) -> "Source":
         """Prepares V (n, 3), F (m, 3). Raises ValueError if the surface has no area."""
         A = sampling_matrix(V, F, n_samples, rng)
+        E = edge_matrix(V, F, N_WATCHED, rng)
         S = A @ V
         M = symmetric_basis(Lattice.around(V).basis(V))
         centres = farthest_points(S, N_KERNELS)
         K = kernel_basis(V, centres, KERNEL_WIDTH)
         gram = kernel_basis(centres, centres, KERNEL_WIDTH)
-        return cls(V, F, A, S, M, np.stack([A @ m for m in M]), centres, K[None], (A @ K)[None], gram)
+        MS, ME = (np.stack([X @ m for m in M]) for X in (A, E))
+        return cls(V, F, A, S, M, MS, centres, K[None], (A @ K)[None], gram, E, ME, (E @ K)[None])
 
 
 def sampling_matrix(V: np.ndarray, F: np.ndarray, n: int, rng: np.random.Generator) -> sp.csr_matrix:
@@ -72,6 +98,19 @@ def sampling_matrix(V: np.ndarray, F: np.ndarray, n: int, rng: np.random.Generat
     face, weights = barycentric_samples(V, F, n, rng)
     rows = np.repeat(np.arange(n), 3)
     return sp.csr_matrix((weights.ravel(), (rows, F[face].ravel())), shape=(n, len(V)))
+
+
+def edge_matrix(V: np.ndarray, F: np.ndarray, q: int, rng: np.random.Generator) -> sp.csr_matrix:
+    """E (2q, len(V)): E @ V are two edges of each of at most q random faces, divided by their lengths at rest.
+    Faces without area are left out."""
+    proper = np.flatnonzero(np.linalg.norm(cross_products(V, F), axis=1) > SMALLEST_AREA)
+    faces = F[rng.permutation(proper)[:q]]
+    ends = np.stack([faces[:, 1], faces[:, 2]], axis=1).ravel()
+    starts = np.repeat(faces[:, 0], 2)
+    length = np.linalg.norm(V[ends] - V[starts], axis=1)
+    rows = np.arange(len(ends))
+    data, at = np.concatenate([1 / length, -1 / length]), (np.tile(rows, 2), np.concatenate([ends, starts]))
+    return sp.csr_matrix((data, at), shape=(len(ends), len(V)))
 
 
 def farthest_points(X: np.ndarray, k: int) -> np.ndarray:
@@ -84,34 +123,82 @@ def farthest_points(X: np.ndarray, k: int) -> np.ndarray:
 
 
 def fit_ffd(source: Source, target: Target, stiffness: np.ndarray = FFD_STIFFNESS) -> np.ndarray:
-    """Free lattice displacements d (32, 3) that carry the source onto the target.
+    """Free lattice displacements d (32, 3) that carry the source onto the target, at most MAX_TURNED of its watched
+    faces turned over.
 
     Starts from the source stretched to the target's bounding box: what differs most between two models of a
     category is their proportions.
     """
-    low, extent = source.V.min(0), np.ptp(source.V, axis=0)
-    start = (source.S - low) / np.where(extent > 0, extent, 1) * np.ptp(target.points, axis=0)
-    start = start + target.points.min(0)
-    return _alternate(start, source.S, source.MS, target, BENDING, stiffness)
+    step = _Step(source.S, source.MS, BENDING, source.E @ source.V, source.ME, source.normals)
+    extent = np.ptp(source.V, axis=0)
+    factor = np.ptp(target.points, axis=0) / np.where(extent > 0, extent, 1)
+    start = (source.S - source.V.min(0)) * factor + target.points.min(0)
+    return _alternate(step, start, step.edges * factor, target, stiffness)
 
 
 def fit_residual(source: Source, d: np.ndarray, target: Target) -> np.ndarray:
     """Kernel coefficients c (k, 3) of the smooth field that the lattice displacements d (32, 3) leave over."""
     rest = source.S + displace(source.MS, d)
-    return _alternate(rest, rest, source.KS, target, source.gram[None], RESIDUAL_STIFFNESS)
+    edges = source.E @ source.V + displace(source.ME, d)
+    step = _Step(rest, source.KS, source.gram[None], edges, source.KE, source.normals)
+    return _alternate(step, rest, edges, target, RESIDUAL_STIFFNESS)
 
 
-def _alternate(start, rest, basis, target, energy, stiffness):
-    """x (k, 3) that minimises sum w |rest + basis x - goal|^2 + stiffness x' energy x, goals renewed each time."""
-    s, k, moved = len(rest), basis.shape[-1], start
-    transposed = basis.mT
-    for weight in stiffness:
-        w, goal = _correspond(moved, target)
-        normal = transposed @ (w[:, None] * basis) / s + weight * energy + RIDGE * weight * np.eye(k)
-        right = transposed @ (goal - w[:, None] * rest).T[..., None] / s
-        x = np.linalg.solve(normal, right)[..., 0].T
-        moved = rest + displace(basis, x)
-    return x
+@dataclass(frozen=True)
+class _Step:
+    """What moves: samples rest (s, 3) + basis x and edges (2q, 3) + edge_basis x, at a price of x' energy x."""
+
+    rest: np.ndarray
+    basis: np.ndarray
+    energy: np.ndarray
+    edges: np.ndarray
+    edge_basis: np.ndarray
+    normals: np.ndarray  # (q, 3) of the watched faces of the source
+
+    def uprightness(self, x: np.ndarray, safe: np.ndarray) -> np.ndarray:
+        """(q,) area of each watched face as seen along its first normal, in terms of what its safe edges (2q, 3)
+        span; negative where it has turned over."""
+        seen = (_spanned(self.edges + displace(self.edge_basis, x)) * self.normals).sum(1)
+        return seen / np.abs((_spanned(safe) * self.normals).sum(1))
+
+
+def _spanned(edges: np.ndarray) -> np.ndarray:
+    """Cross products (q, 3) of pairs of edges (2q, 3)."""
+    return np.cross(edges[::2], edges[1::2])
+
+
+def _alternate(step: _Step, start: np.ndarray, safe: np.ndarray, target: Target, stiffness: np.ndarray) -> np.ndarray:
+    """x (k, 3) that minimises sum w |rest + basis x - goal|^2 + stiffness x' energy x, goals renewed each time, and
+    held faces keep their edges near the safe ones (2q, 3)."""
+    moved, k = start, step.basis.shape[-1]
+    hold = np.zeros(len(safe) // 2)
+    for i, weight in enumerate(stiffness):
+        fine = 1 if 2 * i >= len(stiffness) - 1 else 2
+        basis, rest = step.basis[:, ::fine], step.rest[::fine]
+        w, goal = _correspond(moved[::fine], target if fine == 1 else target.coarse)
+        normal = basis.mT @ (w[:, None] * basis) / len(rest) + weight * (step.energy + RIDGE * np.eye(k))
+        right = basis.mT @ (goal - w[:, None] * rest).T[..., None] / len(rest)
+        x = _solve(step, normal, right, hold, safe)
+        hold += HOLD * (step.uprightness(x, safe) < LEAST)
+        moved = step.rest + displace(step.basis, x)
+    for _ in range(N_HARDER):
+        upright = step.uprightness(x, safe)
+        if (upright < 0).mean() <= MAX_TURNED:
+            return x
+        hold = 4 * hold + HOLD * (upright < LEAST)
+        x = _solve(step, normal, right, hold, safe)
+    basis = np.broadcast_to(step.basis, (3, *step.basis.shape[1:]))
+    return np.stack([np.linalg.lstsq(m, y)[0] for m, y in zip(basis, (start - step.rest).T, strict=True)], axis=1)
+
+
+def _solve(step: _Step, normal: np.ndarray, right: np.ndarray, hold: np.ndarray, safe: np.ndarray) -> np.ndarray:
+    """normal x = right, with the edges of held faces added, each weighted by its hold (q,)."""
+    rows = np.flatnonzero(np.repeat(hold, 2))
+    if len(rows):
+        basis, w = step.edge_basis[:, rows], np.repeat(hold, 2)[rows, None] / len(hold)
+        normal = normal + basis.mT @ (w * basis)
+        right = right + basis.mT @ (w * (safe - step.edges)[rows]).T[..., None]
+    return np.linalg.solve(normal, right)[..., 0].T
 
 
 def _correspond(points: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +226,16 @@ def chamfer(points: np.ndarray, target: Target) -> float:
 
 def flipped_faces(before: np.ndarray, after: np.ndarray, F: np.ndarray) -> float:
     """Share of faces whose normal turned by more than 90 degrees between V (n, 3) before and after."""
-    normals = [np.cross(V[F[:, 1]] - V[F[:, 0]], V[F[:, 2]] - V[F[:, 0]]) for V in (before, after)]
-    return float(((normals[0] * normals[1]).sum(1) < 0).mean())
+    return float(((cross_products(before, F) * cross_products(after, F)).sum(1) < 0).mean())
+
+
+def collapsed_faces(before: np.ndarray, after: np.ndarray, F: np.ndarray) -> float:
+    """Share of faces with less than a hundredth of the area that stretching V (n, 3) from its bounding box before to
+    the one after would leave. Faces that have no area then are not counted."""
+    extent = np.ptp(before, axis=0)
+    stretched = double_areas(before * (np.ptp(after, axis=0) / np.where(extent > 0, extent, 1)), F)
+    proper = stretched > SMALLEST_AREA
+    return float((double_areas(after, F) < stretched / 100)[proper].mean()) if proper.any() else 0.0
 
 
 def bending_energy(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
