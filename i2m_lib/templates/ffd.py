@@ -113,3 +113,21 @@ def kernel_basis(X: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray
     """
     squared = (X**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * X @ centres.T
     return np.exp(-squared / (2 * width**2))
+
+
+def bending_energy(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
+    """R (3, K/2, K/2): d[:, a]' R[a] d[:, a] is the mean squared second difference of the lattice along axis a's
+    coordinate, straight and mixed. Zero for affine maps, so that proportions are free and only bending costs."""
+    index = np.arange(np.prod(shape)).reshape(shape)
+    rows = []
+    for a in range(3):
+        for b in range(a, 3):
+            stencil = np.diff(np.eye(np.prod(shape))[index], axis=a)
+            rows.append(np.diff(stencil, axis=b).reshape(-1, index.size))
+    D = np.concatenate(rows)
+    free, mirror = free_points(shape)
+    odd, even = D[:, free] - D[:, mirror], D[:, free] + D[:, mirror]
+    return np.stack([odd.T @ odd, even.T @ even, even.T @ even]) / index.size
+
+
+BENDING = bending_energy()

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from i2m_lib.dataset.meshes import barycentric_samples, cross_products, double_areas
 
-from .ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
+from .ffd import BENDING, KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
 
 N_SAMPLES = 1024
 N_KERNELS = 192
@@ -32,6 +32,7 @@ SMALLEST_AREA = 1e-12  # twice a face's, in squared canonical units
 # A face with less than LEAST of its stretched area, seen along its normal at rest, is held with weight HOLD, which
 # grows until at most MAX_TURNED of the watched faces are turned.
 LEAST, HOLD, MAX_TURNED, N_HARDER = 0.1, 1e-2, 0.01, 8
+MAX_FLIPPED = 2 * MAX_TURNED
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,21 @@ def fit_ffd(source: Source, target: Target, stiffness: np.ndarray = FFD_STIFFNES
     category is their proportions.
     """
     step = _Step(source.S, source.MS, BENDING, source.E @ source.V, source.ME, source.normals)
-    extent = np.ptp(source.V, axis=0)
-    factor = np.ptp(target.points, axis=0) / np.where(extent > 0, extent, 1)
-    start = (source.S - source.V.min(0)) * factor + target.points.min(0)
-    return _alternate(step, start, step.edges * factor, target, stiffness)
+    stretch = _stretch(source, target)
+    start = source.S + displace(source.MS, stretch)
+    safe = step.edges + displace(source.ME, stretch)
+    return _alternate(step, stretch, start, safe, target, stiffness)
+
+
+def _stretch(source: Source, target: Target) -> np.ndarray:
+    """d (32, 3) that takes the source's bounding box to the target's, but for a shift along x, which symmetry
+    forbids. A lattice expresses affine maps exactly."""
+    lattice = Lattice.around(source.V)
+    factor = np.ptp(target.points, axis=0) / np.where(lattice.extent > 0, lattice.extent, 1)
+    centre = lattice.origin + lattice.extent / 2
+    shift = (target.points.min(0) + target.points.max(0)) / 2 - centre
+    free = lattice.points[free_points(lattice.shape)[0]]
+    return (free - centre) * (factor - 1) + shift * [0, 1, 1]
 
 
 def fit_residual(source: Source, d: np.ndarray, target: Target) -> np.ndarray:
@@ -141,7 +153,41 @@ def fit_residual(source: Source, d: np.ndarray, target: Target) -> np.ndarray:
     rest = source.S + displace(source.MS, d)
     edges = source.E @ source.V + displace(source.ME, d)
     step = _Step(rest, source.KS, source.gram[None], edges, source.KE, source.normals)
-    return _alternate(step, rest, edges, target, RESIDUAL_STIFFNESS)
+    return _alternate(step, np.zeros((len(source.centres), 3)), rest, edges, target, RESIDUAL_STIFFNESS)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The source in the target's shape, V (n, 3): its lattice part d (32, 3) and residual c (k, 3), and the shares of
+    its faces that turned over and that collapsed (`flipped_faces`, `collapsed_faces`)."""
+
+    d: np.ndarray
+    c: np.ndarray
+    V: np.ndarray
+    flipped: float
+    collapsed: float
+
+
+def register(source: Source, target: Target, d: np.ndarray | None = None) -> Registration:
+    """The whole way from source to target; d (32, 3) is the lattice part if it is known already.
+
+    What still turns over or collapses too many faces, when all are counted and not the watched ones alone, goes
+    without its residual, or is the plain stretch.
+    """
+    d = fit_ffd(source, target) if d is None else d
+    c = fit_residual(source, d, target)
+    for attempt in ((d, c), (d, 0 * c), (_stretch(source, target), 0 * c)):
+        V = source.V + displace(source.M, attempt[0]) + displace(source.K, attempt[1])
+        flipped, collapsed = flipped_faces(source.V, V, source.F), collapsed_faces(source.V, V, source.F)
+        if max(flipped, collapsed) <= MAX_FLIPPED:
+            break
+    return Registration(*attempt, V, flipped, collapsed)
+
+
+def turned_share(source: Source, d: np.ndarray) -> float:
+    """Share of the watched faces that lattice displacements d (32, 3) turn over."""
+    spanned = _spanned(source.E @ source.V + displace(source.ME, d))
+    return float(((spanned * source.normals).sum(1) < 0).mean())
 
 
 @dataclass(frozen=True)
@@ -167,9 +213,9 @@ def _spanned(edges: np.ndarray) -> np.ndarray:
     return np.cross(edges[::2], edges[1::2])
 
 
-def _alternate(step: _Step, start: np.ndarray, safe: np.ndarray, target: Target, stiffness: np.ndarray) -> np.ndarray:
-    """x (k, 3) that minimises sum w |rest + basis x - goal|^2 + stiffness x' energy x, goals renewed each time, and
-    held faces keep their edges near the safe ones (2q, 3)."""
+def _alternate(step: _Step, fallback, start, safe, target: Target, stiffness: np.ndarray) -> np.ndarray:
+    """x (k, 3) that minimises sum w |rest + basis x - goal|^2 + stiffness x' energy x, goals renewed each time, the
+    first by samples start (s, 3); held faces keep their edges near the safe ones (2q, 3), which x = fallback gives."""
     moved, k = start, step.basis.shape[-1]
     hold = np.zeros(len(safe) // 2)
     for i, weight in enumerate(stiffness):
@@ -187,8 +233,7 @@ def _alternate(step: _Step, start: np.ndarray, safe: np.ndarray, target: Target,
             return x
         hold = 4 * hold + HOLD * (upright < LEAST)
         x = _solve(step, normal, right, hold, safe)
-    basis = np.broadcast_to(step.basis, (3, *step.basis.shape[1:]))
-    return np.stack([np.linalg.lstsq(m, y)[0] for m, y in zip(basis, (start - step.rest).T, strict=True)], axis=1)
+    return fallback
 
 
 def _solve(step: _Step, normal: np.ndarray, right: np.ndarray, hold: np.ndarray, safe: np.ndarray) -> np.ndarray:
@@ -236,21 +281,3 @@ def collapsed_faces(before: np.ndarray, after: np.ndarray, F: np.ndarray) -> flo
     stretched = double_areas(before * (np.ptp(after, axis=0) / np.where(extent > 0, extent, 1)), F)
     proper = stretched > SMALLEST_AREA
     return float((double_areas(after, F) < stretched / 100)[proper].mean()) if proper.any() else 0.0
-
-
-def bending_energy(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
-    """R (3, K/2, K/2): d[:, a]' R[a] d[:, a] is the mean squared second difference of the lattice along axis a's
-    coordinate, straight and mixed. Zero for affine maps, so that proportions are free and only bending costs."""
-    index = np.arange(np.prod(shape)).reshape(shape)
-    rows = []
-    for a in range(3):
-        for b in range(a, 3):
-            stencil = np.diff(np.eye(np.prod(shape))[index], axis=a)
-            rows.append(np.diff(stencil, axis=b).reshape(-1, index.size))
-    D = np.concatenate(rows)
-    free, mirror = free_points(shape)
-    odd, even = D[:, free] - D[:, mirror], D[:, free] + D[:, mirror]
-    return np.stack([odd.T @ odd, even.T @ even, even.T @ even]) / index.size
-
-
-BENDING = bending_energy()

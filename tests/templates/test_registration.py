@@ -3,9 +3,8 @@ import pytest
 import trimesh
 
 from i2m_lib.dataset.meshes import normalise
-from i2m_lib.templates.ffd import Lattice, displace, symmetric_basis
+from i2m_lib.templates.ffd import BENDING, Lattice, displace, symmetric_basis
 from i2m_lib.templates.registration import (
-    BENDING,
     MAX_TURNED,
     Source,
     Target,
