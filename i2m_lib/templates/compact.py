@@ -3,21 +3,53 @@
 import numpy as np
 from scipy.optimize import nnls
 
+from i2m_lib.dataset.meshes import sample_surface
+
 from .ffd import displace
 from .graph import Template
-from .registration import Source, Target, chamfer, fit_ffd, fit_residual
+from .registration import N_SAMPLES, Source, Target, chamfer, fit_ffd, fit_residual
 
 # Price of one unit of weight, in squared canonical units: below this gain a neighbour stays out.
 SPARSITY = 1e-6
 
 
-def encode(template: Template, source: Source, target: Target) -> tuple[np.ndarray, np.ndarray]:
-    """Lattice displacements d (32, 3) and weights a (E,) that bring the template closest to the target.
+def encode(template: Template, V: np.ndarray, F: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lattice displacements d (32, 3) and weights a (E,) >= 0 that bring the template closest to a mesh V (n, 3),
+    F (m, 3) in the canonical frame. `template.decode(d, a)` is the mesh again, as far as they can express it.
 
-    `source` is the template prepared for registration. The weights are dropped where they do not help.
+    A mesh with the template's own faces tells which vertex is which, and then the answer is exact: it satisfies
+    decode(encode(decode(x))) = decode(x) to 1e-6. Any other mesh is known by samples of its surface; the samples
+    and the fit are as good as a registration is.
     """
+    rng = np.random.default_rng(seed)
+    if len(V) == len(template.V) and np.array_equal(F, template.F):
+        return fit_vertices(template, V)
+    source = Source.of(template.V, template.F, rng=rng)
+    target = Target.of(sample_surface(V, F, N_SAMPLES, rng)[0])
     d = fit_ffd(source, target)
     return d, fit_weights(template, source, d, target)
+
+
+def fit_vertices(template: Template, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """d (32, 3) and a (E,) >= 0 that minimise |decode(d, a) - V|^2 over the template's vertices (n, 3)."""
+    wanted, n_neighbours = (V - template.V).T, len(template.neighbours)
+    fields = displace(template.K, template.c).mT if n_neighbours else np.zeros((0, 3, len(V)))
+    # What the lattice can express is taken from both sides, and the weights answer for the rest.
+    bases = [_orthonormal(M) for M in template.M]
+    rest = np.concatenate([y - Q @ (Q.T @ y) for Q, y in zip(bases, wanted, strict=True)])
+    columns = [fields[:, a] - fields[:, a] @ Q @ Q.T for a, Q in enumerate(bases)]
+    A = np.concatenate(columns, axis=1).T
+    a = nnls(A, rest)[0] if n_neighbours else np.zeros(0)
+    a[a > 0] = np.maximum(np.linalg.lstsq(A[:, a > 0], rest)[0], 0)
+    left = wanted - np.tensordot(a, fields, axes=1)
+    d = [np.linalg.lstsq(M, y, rcond=1e-10)[0] for M, y in zip(template.M, left, strict=True)]
+    return np.stack(d, axis=1), a
+
+
+def _orthonormal(M: np.ndarray) -> np.ndarray:
+    """Orthonormal columns (n, r) that span those of M (n, k); a flat template's are fewer."""
+    U, s, _ = np.linalg.svd(M, full_matrices=False)
+    return U[:, s > 1e-10 * s[0]] if s[0] > 0 else U[:, :0]
 
 
 def fit_weights(template: Template, source: Source, d: np.ndarray, target: Target) -> np.ndarray:

@@ -123,18 +123,20 @@ def farthest_points(X: np.ndarray, k: int) -> np.ndarray:
     return X[chosen]
 
 
-def fit_ffd(source: Source, target: Target, stiffness: np.ndarray = FFD_STIFFNESS) -> np.ndarray:
+def fit_ffd(
+    source: Source, target: Target, stiffness: np.ndarray = FFD_STIFFNESS, start: np.ndarray | None = None
+) -> np.ndarray:
     """Free lattice displacements d (32, 3) that carry the source onto the target, at most MAX_TURNED of its watched
     faces turned over.
 
-    Starts from the source stretched to the target's bounding box: what differs most between two models of a
-    category is their proportions.
+    Starts from displacements `start` (32, 3) if they are given, otherwise from the source stretched to the target's
+    bounding box: what differs most between two models of a category is their proportions.
     """
     step = _Step(source.S, source.MS, BENDING, source.E @ source.V, source.ME, source.normals)
     stretch = _stretch(source, target)
-    start = source.S + displace(source.MS, stretch)
+    first = source.S + displace(source.MS, stretch if start is None else start)
     safe = step.edges + displace(source.ME, stretch)
-    return _alternate(step, stretch, start, safe, target, stiffness)
+    return _alternate(step, stretch, first, safe, target, stiffness)
 
 
 def _stretch(source: Source, target: Target) -> np.ndarray:
