@@ -6,6 +6,7 @@ that it was fitted with: nothing has to be matched, and nothing is lost.
 
 import logging
 import posixpath
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -22,11 +23,16 @@ from .graph import Template, TemplateGraph, original_path
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class _Beside:
     """What trimesh asks for materials and textures: they come through ModelSource.read alone."""
 
-    def __init__(self, source: ModelSource):
-        self.get = self.__getitem__ = source.read
+    source: ModelSource
+
+    def get(self, name: str) -> bytes:
+        return self.source.read(name)
+
+    __getitem__ = get
 
 
 def keep_originals(dataset: Dataset, graph: TemplateGraph, corpus_root: str | Path, folder: str | Path) -> int:
