@@ -21,7 +21,7 @@ from i2m_lib.dataset.views import Dataset, Mesh
 from i2m_lib.files import save_npz
 
 from .choose import check_choice, choose_templates, solid, voxel_iou
-from .compact import fit_weights
+from .compact import fit_weights, source_of
 from .fits import Fits
 from .graph import Template, TemplateGraph
 from .registration import N_SAMPLES, Source, Target, fit_cost, fit_ffd, register, sampling_matrix, turned_share
@@ -223,7 +223,7 @@ def connect(synset: str, ids: list[str], chosen: np.ndarray, meshes: list[Mesh],
 
 def _fit_weights(template: Template, points: np.ndarray, d: np.ndarray, wanted: np.ndarray, seed: int) -> dict:
     """weights (S, E) float32 of the wanted shapes, zero elsewhere."""
-    source = Source.of(template.V, template.F, rng=np.random.default_rng(seed))
+    source = source_of(template, np.random.default_rng(seed))
     weights = np.zeros((len(points), len(template.neighbours)), np.float32)
     for i in np.flatnonzero(wanted):
         weights[i] = fit_weights(template, source, d[i], Target.of(points[i]))

@@ -24,10 +24,15 @@ def encode(template: Template, V: np.ndarray, F: np.ndarray, *, seed: int) -> tu
     rng = np.random.default_rng(seed)
     if len(V) == len(template.V) and np.array_equal(F, template.F):
         return fit_vertices(template, V)
-    source = Source.of(template.V, template.F, rng=rng)
+    source = source_of(template, rng)
     target = Target.of(sample_surface(V, F, N_SAMPLES, rng)[0])
     d = fit_ffd(source, target)
     return d, fit_weights(template, source, d, target)
+
+
+def source_of(template: Template, rng: np.random.Generator, n_samples: int = N_SAMPLES) -> Source:
+    """The template made ready for registration, with its own kernels, which its neighbours' residuals speak of."""
+    return Source.of(template.V, template.F, rng=rng, n_samples=n_samples, centres=template.centres)
 
 
 def fit_vertices(template: Template, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -55,8 +60,8 @@ def _orthonormal(M: np.ndarray) -> np.ndarray:
 def fit_weights(template: Template, source: Source, d: np.ndarray, target: Target) -> np.ndarray:
     """Weights a (E,) >= 0, sparse: the free residual from template to target in terms of its neighbours'.
 
-    Minimises |K c - sum_j a_j K c_j|^2 over the samples + SPARSITY sum a. All zero where the combination ends
-    farther from the target, in Chamfer-L1, than the lattice alone.
+    `source` is that of `source_of`. Minimises |K c - sum_j a_j K c_j|^2 over the samples + SPARSITY sum a. All zero
+    where the combination ends farther from the target, in Chamfer-L1, than the lattice alone.
     """
     n_neighbours = len(template.neighbours)
     if not n_neighbours:

@@ -31,8 +31,9 @@ RIDGE = 1e-4
 SMALLEST_AREA = 1e-12  # twice a face's, in squared canonical units
 # A face with less than LEAST of its stretched area, seen along its normal at rest, is held with weight HOLD, which
 # grows until at most MAX_TURNED of the watched faces are turned.
-LEAST, HOLD, MAX_TURNED, N_HARDER = 0.1, 1e-2, 0.01, 8
-MAX_FLIPPED = 2 * MAX_TURNED
+LEAST, HOLD, MAX_TURNED, N_HARDER = 0.1, 1e-2, 0.006, 8
+# Of all faces, not of the watched sample alone.
+MAX_FLIPPED = 0.01
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,22 @@ class Source:
         return _spanned(self.E @ self.V)
 
     @classmethod
-    def of(cls, V: np.ndarray, F: np.ndarray, *, rng: np.random.Generator, n_samples: int = N_SAMPLES) -> "Source":
-        """Prepares V (n, 3), F (m, 3). Raises ValueError if the surface has no area."""
+    def of(
+        cls,
+        V: np.ndarray,
+        F: np.ndarray,
+        *,
+        rng: np.random.Generator,
+        n_samples: int = N_SAMPLES,
+        centres: np.ndarray | None = None,
+    ) -> "Source":
+        """Prepares V (n, 3), F (m, 3); `centres` are farthest points of the samples unless they are given. Raises
+        ValueError if the surface has no area."""
         A = sampling_matrix(V, F, n_samples, rng)
         E = edge_matrix(V, F, N_WATCHED, rng)
         S = A @ V
         M = symmetric_basis(Lattice.around(V).basis(V))
-        centres = farthest_points(S, N_KERNELS)
+        centres = farthest_points(S, N_KERNELS) if centres is None else centres
         K = kernel_basis(V, centres, KERNEL_WIDTH)
         gram = kernel_basis(centres, centres, KERNEL_WIDTH)
         MS, ME = (np.stack([X @ m for m in M]) for X in (A, E))

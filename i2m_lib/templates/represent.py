@@ -11,9 +11,10 @@ from i2m_lib.dataset.meshes import sample_surface
 from i2m_lib.dataset.views import Dataset, Mesh
 
 from .choose import candidate_costs, descriptor, greedy_coverage, k_medoids, spread
-from .compact import fit_weights
+from .compact import fit_weights, source_of
+from .ffd import displace
 from .graph import Template, TemplateGraph
-from .registration import N_SAMPLES, Source, Target, chamfer, fit_cost, fit_ffd
+from .registration import N_SAMPLES, Source, Target, chamfer, fit_cost, fit_ffd, fit_residual
 
 # The best few after a fit like those the network learns from are fitted anew, to all samples and much softer.
 N_SHORTLIST, FINE_SAMPLES, FINE_STIFFNESS = 5, 4096, np.geomspace(1e-2, 1e-6, 14)
@@ -27,7 +28,7 @@ def prepare(templates: list[Template], seed: int) -> list[Source]:
     if key not in _prepared:
         while len(_prepared) >= MAX_PREPARED:
             del _prepared[next(iter(_prepared))]
-        _prepared[key] = [Source.of(t.V, t.F, rng=np.random.default_rng(seed)) for t in templates]
+        _prepared[key] = [source_of(t, np.random.default_rng(seed)) for t in templates]
     return _prepared[key]
 
 
@@ -45,8 +46,7 @@ def oracle_fit(templates: list[Template], sources: list[Source], S: np.ndarray) 
     order = np.argsort([fit_cost(s, d, few) for s, d in zip(sources, rough, strict=True)])[:N_SHORTLIST]
     found = []
     for i in order:
-        t = templates[i]
-        source = Source.of(t.V, t.F, rng=np.random.default_rng(0), n_samples=len(every.points))
+        source = source_of(templates[i], np.random.default_rng(0), len(every.points))
         d = fit_ffd(source, every, FINE_STIFFNESS, start=rough[i])
         found.append((fit_cost(source, d, every), i, d, source))
     _, i, d, source = min(found, key=lambda f: f[0])
@@ -65,7 +65,8 @@ def representation_ladder(
     """Chamfer-L1, in canonical units at `n_samples`, of the best that templates can do for each shape of a split.
 
     Methods: oracle_template, the nearest template; oracle_lattice, the template whose lattice fits best, fitted;
-    oracle_ffd, that and its neighbours combined; floor, two samplings of the shape itself.
+    oracle_ffd, that and its neighbours combined; oracle_residual, that and a residual which is free, the bound of
+    any combination; floor, two samplings of the shape itself.
 
     Returns:
         The columns of scores.parquet, with protocol "representation".
@@ -85,11 +86,14 @@ def best_answers(templates: list[Template], S: np.ndarray, seed: int) -> dict[st
     sources = prepare(templates, seed)
     nearest = templates[oracle_template(sources, S)]
     i, d, a = oracle_fit(templates, sources, S)
-    best = templates[i]
+    best, every = templates[i], Target.of(S[:FINE_SAMPLES])
+    source = source_of(best, np.random.default_rng(0), len(every.points))
+    free = best.decode(d) + displace(best.K, fit_residual(source, d, every))
     return {
         "oracle_template": (nearest.V, nearest.F),
         "oracle_lattice": (best.decode(d), best.F),
         "oracle_ffd": (best.decode(d, a), best.F),
+        "oracle_residual": (free, best.F),
     }
 
 
@@ -98,6 +102,33 @@ def _ladder(templates: list[Template], mesh: Mesh, seed: int, n_samples: int) ->
     target = Target.of(sample_surface(mesh.V, mesh.F, n_samples, rng)[0])
     surfaces = best_answers(templates, mesh.S, seed) | {"floor": (mesh.V, mesh.F)}
     return {name: chamfer(sample_surface(V, F, n_samples, rng)[0], target) for name, (V, F) in surfaces.items()}
+
+
+def worst_represented(
+    dataset: Dataset, graph: TemplateGraph, ladder: pd.DataFrame, n: int, *, seed: int
+) -> tuple[pd.DataFrame, list[tuple]]:
+    """The n shapes of a ladder farthest from their floor, worst first, and why.
+
+    Returns:
+        A table (category, model_id, value, template, missing, extra, reason), in canonical units: `missing` is the
+        mean distance from the shape to its answer and `extra` that from the answer to the shape. And for each shape
+        its surface and its answer's, (V, F, C).
+    """
+    wide = ladder.pivot(index=["synset", "category", "model_id"], columns="method", values="value")
+    worst = (wide.oracle_ffd - wide.floor).nlargest(n).index
+    rows, surfaces = [], []
+    for synset, category, model_id in worst:
+        mesh, templates = dataset.mesh(model_id), graph.of(synset)
+        i, d, a = oracle_fit(templates, prepare(templates, seed), mesh.S)
+        V, t = templates[i].decode(d, a), templates[i]
+        answer = sample_surface(V, t.F, len(mesh.S), np.random.default_rng(seed))[0]
+        missing, extra = Target.of(answer).tree.query(mesh.S)[0].mean(), Target.of(mesh.S).tree.query(answer)[0].mean()
+        reason = "it has parts that no template has" if missing > extra else "its template has parts that it lacks"
+        value = wide.oracle_ffd[synset, category, model_id]
+        rows.append((category, model_id, value, t.model_id, missing, extra, reason))
+        surfaces.append(((mesh.V, mesh.F, mesh.C), (V, t.F, t.C)))
+    columns = ["category", "model_id", "value", "template", "missing", "extra", "reason"]
+    return pd.DataFrame(rows, columns=columns), surfaces
 
 
 def ceiling(
