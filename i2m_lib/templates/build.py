@@ -169,6 +169,23 @@ def _solid(mesh: Mesh, seed: int) -> np.ndarray:
     return solid(A @ mesh.V, RESOLUTION)
 
 
+def choose_and_connect(
+    dataset: Dataset, synset: str, *, n_templates: int, seed: int, parallel: Parallel, choice: str = "coverage"
+) -> tuple[list[Template], pd.DataFrame]:
+    """Templates of one category with their out-edges and the table of all pairs, without the fits of other shapes."""
+    job = _Category.of(dataset, synset, seed, None, parallel)
+    ids = [job.train[i] for i in job.choose(n_templates, choice)]
+    meshes = [job.meshes[m] for m in ids]
+    return connect(synset, ids, np.arange(len(ids)), meshes, prepare_edges(meshes, seed=seed, parallel=parallel))
+
+
+def prepare_edges(meshes: list[Mesh], *, seed: int, parallel: Parallel) -> list[dict[str, np.ndarray]]:
+    """What `connect` needs to know of T templates: each registered to all, and scored."""
+    points = np.stack([m.S[:N_SAMPLES] for m in meshes])
+    solids = parallel(delayed(_solid)(mesh, seed) for mesh in meshes)
+    return parallel(delayed(_fit_all)(mesh, points, np.arange(len(meshes)), solids, seed) for mesh in meshes)
+
+
 def _fit_all(mesh: Mesh, points: np.ndarray, chosen: np.ndarray, solids: list, seed: int) -> dict[str, np.ndarray]:
     """One template against all S shapes: centres (k, 3), d (S, 32, 3), cost and turned (S,); and against the T
     templates, with the residual: edge_d (T, 32, 3), c (T, k, 3), dist, iou, residual, flipped and collapsed (T,)."""
