@@ -1,16 +1,15 @@
 """Corpora that the benchmarks of the templates room measure on, built once into data/."""
 
 import os
+import resource
 
 # One core means one core: set before numpy is imported.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import resource
-
-from i2m_lib.dataset.build import build_dataset
-from i2m_lib.dataset.views import Dataset
-from i2m_lib.paths import project_root
+from i2m_lib.dataset.build import build_dataset  # noqa: E402
+from i2m_lib.dataset.views import Dataset  # noqa: E402
+from i2m_lib.paths import project_root  # noqa: E402
 
 CORPORA = {"shared": "../shared/corpus/ShapeNetCore.v2", "embedded": "data/corpus"}
 

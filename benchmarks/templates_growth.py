@@ -37,10 +37,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     sizes, n_templates = ((10, 20, 40), 3) if quick else ((100, 200, 400, 800), 30)
-    if quick:
-        datasets = [corpus("embedded", max_models=12)]
-    else:
-        datasets = [corpus("embedded"), corpus("shared")]
+    datasets = [corpus("embedded", max_models=12)] if quick else [corpus("embedded"), corpus("shared")]
     seconds = []
     for n in sizes:
         start = time.process_time()

@@ -17,8 +17,8 @@ from i2m_lib.templates.graph import TemplateGraph
 from i2m_lib.templates.represent import representation_ladder
 
 
-def measure(name: str, split: str, quick: bool) -> pd.DataFrame:
-    data = corpus(name, max_models=12 if quick else None, categories=["chair"] if quick else None)
+def measure(name: str, split: str, quick: bool, categories: list[str] | None) -> pd.DataFrame:
+    data = corpus(name, max_models=12 if quick else None, categories=categories)
     with Parallel(n_jobs=2) as parallel:
         parts = [
             choose_and_connect(data, s, n_templates=4 if quick else 30, seed=0, parallel=parallel)
@@ -39,10 +39,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--split", default="test", choices=["val", "test"])
+    parser.add_argument("--corpus", choices=["embedded", "shared"])
+    parser.add_argument("--categories", nargs="+")
     given = parser.parse_args()
+    if given.quick:
+        given.corpus, given.categories = "embedded", ["chair"]
     lines = []
-    for name in ("embedded",) if given.quick else ("embedded", "shared"):
-        table = measure(name, given.split, given.quick)
+    for name in (given.corpus,) if given.corpus else ("embedded", "shared"):
+        table = measure(name, given.split, given.quick, given.categories)
         print(f"{name} corpus, {given.split} split\n{table.round(4).to_string()}\n", flush=True)
         closed = table.ffd_closes
         lines.append(f"{name}: {closed['category mean']:.0%} (least {closed.idxmin()} {closed.min():.0%})")

@@ -30,7 +30,7 @@ FIELDS = {
     "C": np.uint8,
     "centres": np.float32,
     "d": np.float32,
-    "c": np.float16,
+    "c": np.float32,
 }
 
 

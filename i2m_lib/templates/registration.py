@@ -233,7 +233,7 @@ def _alternate(step: _Step, fallback, start, safe, target: Target, stiffness: np
     for i, weight in enumerate(stiffness):
         fine = 1 if 2 * i >= len(stiffness) - 1 else 2
         basis, rest = step.basis[:, ::fine], step.rest[::fine]
-        w, goal = _correspond(moved[::fine], target if fine == 1 else target.coarse)
+        w, goal = correspond(moved[::fine], target if fine == 1 else target.coarse)
         normal = basis.mT @ (w[:, None] * basis) / len(rest) + weight * (step.energy + RIDGE * np.eye(k))
         right = basis.mT @ (goal - w[:, None] * rest).T[..., None] / len(rest)
         x = _solve(step, normal, right, hold, safe)
@@ -258,7 +258,7 @@ def _solve(step: _Step, normal: np.ndarray, right: np.ndarray, hold: np.ndarray,
     return np.linalg.solve(normal, right)[..., 0].T
 
 
-def _correspond(points: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
+def correspond(points: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
     """Weight w (s,) and weighted goal (s, 3) of each source sample: its nearest target sample, and every target
     sample that it is the nearest source sample of, both directions counting alike."""
     forward = target.points[target.tree.query(points)[1]]

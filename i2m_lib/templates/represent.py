@@ -11,13 +11,14 @@ from i2m_lib.dataset.meshes import sample_surface
 from i2m_lib.dataset.views import Dataset, Mesh
 
 from .choose import candidate_costs, descriptor, greedy_coverage, k_medoids, spread
-from .compact import fit_weights, source_of
+from .compact import fit_together, source_of
 from .ffd import displace
 from .graph import Template, TemplateGraph
 from .registration import N_SAMPLES, Source, Target, chamfer, fit_cost, fit_ffd, fit_residual
 
 # The best few after a fit like those the network learns from are fitted anew, to all samples and much softer.
 N_SHORTLIST, FINE_SAMPLES, FINE_STIFFNESS = 5, 4096, np.geomspace(1e-2, 1e-6, 14)
+N_COMBINED = 3
 MAX_PREPARED = 4
 _prepared: dict[tuple, list[Source]] = {}
 
@@ -41,6 +42,11 @@ def oracle_template(sources: list[Source], S: np.ndarray) -> int:
 def oracle_fit(templates: list[Template], sources: list[Source], S: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Index of a template, lattice displacements d (32, 3) and weights a (E,) that come nearest to samples S (k, 3):
     what a perfect network would answer."""
+    return _combined(templates, _shortlist(templates, sources, S), Target.of(S[:FINE_SAMPLES]))
+
+
+def _shortlist(templates: list[Template], sources: list[Source], S: np.ndarray) -> list[tuple]:
+    """The best few templates for samples S (k, 3) under the lattice alone, best first: index, d (32, 3), source."""
     few, every = Target.of(S[:N_SAMPLES]), Target.of(S[:FINE_SAMPLES])
     rough = [fit_ffd(source, few) for source in sources]
     order = np.argsort([fit_cost(s, d, few) for s, d in zip(sources, rough, strict=True)])[:N_SHORTLIST]
@@ -48,9 +54,17 @@ def oracle_fit(templates: list[Template], sources: list[Source], S: np.ndarray) 
     for i in order:
         source = source_of(templates[i], np.random.default_rng(0), len(every.points))
         d = fit_ffd(source, every, FINE_STIFFNESS, start=rough[i])
-        found.append((fit_cost(source, d, every), i, d, source))
-    _, i, d, source = min(found, key=lambda f: f[0])
-    return int(i), d, fit_weights(templates[i], source, d, every)
+        found.append((fit_cost(source, d, every), int(i), d, source))
+    return [answer[1:] for answer in sorted(found, key=lambda answer: answer[0])]
+
+
+def _combined(templates: list[Template], shortlist: list[tuple], target: Target) -> tuple[int, np.ndarray, np.ndarray]:
+    found = []
+    for i, d, source in shortlist[:N_COMBINED]:
+        d, a = fit_together(templates[i], source, d, target)
+        moved = source.A @ templates[i].decode(d, a)
+        found.append((chamfer(moved, target), i, d, a))
+    return min(found, key=lambda answer: answer[0])[1:]
 
 
 def representation_ladder(
@@ -65,8 +79,8 @@ def representation_ladder(
     """Chamfer-L1, in canonical units at `n_samples`, of the best that templates can do for each shape of a split.
 
     Methods: oracle_template, the nearest template; oracle_lattice, the template whose lattice fits best, fitted;
-    oracle_ffd, that and its neighbours combined; oracle_residual, that and a residual which is free, the bound of
-    any combination; floor, two samplings of the shape itself.
+    oracle_ffd, lattice and weights of a template fitted together; oracle_residual, the fitted lattice and a residual
+    that is free; floor, two samplings of the shape itself.
 
     Returns:
         The columns of scores.parquet, with protocol "representation".
@@ -83,17 +97,17 @@ def representation_ladder(
 
 def best_answers(templates: list[Template], S: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The oracles' answers to a shape with samples S (k, 3): surfaces V (n, 3), F (m, 3) by method."""
-    sources = prepare(templates, seed)
+    sources, every = prepare(templates, seed), Target.of(S[:FINE_SAMPLES])
     nearest = templates[oracle_template(sources, S)]
-    i, d, a = oracle_fit(templates, sources, S)
-    best, every = templates[i], Target.of(S[:FINE_SAMPLES])
-    source = source_of(best, np.random.default_rng(0), len(every.points))
-    free = best.decode(d) + displace(best.K, fit_residual(source, d, every))
+    shortlist = _shortlist(templates, sources, S)
+    k, lattice, source = shortlist[0]
+    i, d, a = _combined(templates, shortlist, every)
+    free = displace(templates[k].K, fit_residual(source, lattice, every))
     return {
         "oracle_template": (nearest.V, nearest.F),
-        "oracle_lattice": (best.decode(d), best.F),
-        "oracle_ffd": (best.decode(d, a), best.F),
-        "oracle_residual": (free, best.F),
+        "oracle_lattice": (templates[k].decode(lattice), templates[k].F),
+        "oracle_ffd": (templates[i].decode(d, a), templates[i].F),
+        "oracle_residual": (templates[k].decode(lattice) + free, templates[k].F),
     }
 
 

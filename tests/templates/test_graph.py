@@ -6,11 +6,20 @@ import pytest
 from scipy.optimize import minimize
 
 from i2m_lib.templates.build import _fit_all, build_graph
-from i2m_lib.templates.compact import encode, fit_weights, source_of, sparse_combination
-from i2m_lib.templates.ffd import Lattice, displace
+from i2m_lib.templates.compact import (
+    SOFTEST,
+    SPARSITY,
+    _solve_together,
+    encode,
+    fit_together,
+    fit_weights,
+    source_of,
+    sparse_combination,
+)
+from i2m_lib.templates.ffd import BENDING, Lattice, displace
 from i2m_lib.templates.fits import Fits
 from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.registration import MAX_FLIPPED, MAX_TURNED, Target, chamfer, fit_ffd
+from i2m_lib.templates.registration import MAX_FLIPPED, MAX_TURNED, RIDGE, Target, chamfer, fit_ffd, flipped_faces
 from i2m_lib.templates.represent import ceiling, representation_ladder, worst_represented
 
 
@@ -208,6 +217,36 @@ def test_a_source_of_other_samples_speaks_of_the_same_kernels(built):
         assert chamfer(source.A @ t.correspondence(0), target) < 0.1
 
 
+def test_lattice_and_weights_together_are_a_stationary_point(built):
+    """Of the problem they solve: its gradient vanishes along d, and along a it is zero or points outward."""
+    t, rng = built[0].templates[0], np.random.default_rng(0)
+    source = source_of(t, rng)
+    fields, w = displace(source.KS, t.c), rng.random(len(source.S)) / len(source.S)
+    wanted = displace(source.MS, 0.1 * rng.normal(size=(32, 3))) + fields[0] + 0.01 * rng.normal(size=source.S.shape)
+
+    def value(d, a):
+        rest = displace(source.MS, d) + np.tensordot(a, fields, axes=1) - wanted
+        bent = sum(d[:, k] @ (BENDING[k] + RIDGE * np.eye(32)) @ d[:, k] for k in range(3))
+        return (w[:, None] * rest**2).sum() / 2 + SOFTEST * bent / 2 + SPARSITY * a.sum()
+
+    d, a = _solve_together(source, fields, w, wanted)
+    assert a[0] > 0.5
+    for _ in range(50):
+        other = np.maximum(a + 1e-2 * rng.normal(size=a.shape), 0)
+        assert value(d + 1e-2 * rng.normal(size=d.shape), other) > value(d, a)
+
+
+def test_fitting_together_never_leads_away_nor_folds(dataset, built):
+    for t in built[0].templates:
+        source = source_of(t, np.random.default_rng(0))
+        for model_id in dataset.select("test", t.synset).model_id:
+            target = Target.of(dataset.mesh(model_id).S)
+            d = fit_ffd(source, target)
+            V = t.decode(*fit_together(t, source, d, target))
+            assert chamfer(source.A @ V, target) <= chamfer(source.A @ t.decode(d), target) + 1e-9
+            assert flipped_faces(t.V, V, t.F) <= max(MAX_FLIPPED, flipped_faces(t.V, t.decode(d), t.F))
+
+
 def test_the_worst_shapes_come_first_with_a_reason(dataset, built):
     ladder = representation_ladder(dataset, built[0], split="test", seed=0, n_samples=500, workers=1)
     table, surfaces = worst_represented(dataset, built[0], ladder, 2, seed=0)
@@ -221,7 +260,7 @@ def test_each_step_of_the_ladder_helps(dataset, built):
     ladder = representation_ladder(dataset, built[0], split="test", seed=0, workers=1)
     assert not ladder.duplicated(["method", "model_id"]).any()
     means = ladder.groupby("method").value.mean()
-    assert means.floor < means.oracle_ffd <= means.oracle_lattice * 1.02
+    assert means.floor < means.oracle_ffd <= means.oracle_lattice * 1.05
     assert means.oracle_lattice < means.oracle_template
     assert means.oracle_residual < means.oracle_template
 
