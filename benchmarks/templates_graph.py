@@ -17,7 +17,7 @@ from templates_corpora import corpus, peak_memory
 from i2m_lib.templates.build import connect, prepare_edges
 from i2m_lib.templates.choose import descriptor, spread
 from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.registration import N_SAMPLES
+from i2m_lib.templates.surfaces import N_SAMPLES
 
 CHAIR = "03001627"
 

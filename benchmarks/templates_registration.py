@@ -17,16 +17,8 @@ import trimesh
 from templates_corpora import corpus
 
 from i2m_lib.dataset.meshes import sample_surface
-from i2m_lib.templates.registration import (
-    N_SAMPLES,
-    Source,
-    Target,
-    chamfer,
-    fit_ffd,
-    flipped_faces,
-    register,
-    sampling_matrix,
-)
+from i2m_lib.templates.registration import chamfer, fit_ffd, flipped_faces, register
+from i2m_lib.templates.surfaces import N_SAMPLES, Source, Target, sampling_matrix
 
 CHAIR, N_MEASURED = "03001627", 20000
 

@@ -24,7 +24,8 @@ from .choose import check_choice, choose_templates, solid, voxel_iou
 from .compact import fit_weights, source_of
 from .fits import Fits
 from .graph import Template, TemplateGraph
-from .registration import N_SAMPLES, Source, Target, fit_cost, fit_ffd, register, sampling_matrix, turned_share
+from .registration import fit_cost, fit_ffd, register, turned_share
+from .surfaces import N_SAMPLES, Source, Target, sampling_matrix
 
 log = logging.getLogger(__name__)
 

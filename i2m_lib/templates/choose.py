@@ -5,7 +5,8 @@ from joblib import Parallel, delayed
 
 from i2m_lib.dataset.views import Mesh
 
-from .registration import FFD_STIFFNESS, Source, Target, chamfer, fit_cost, fit_ffd
+from .registration import FFD_STIFFNESS, chamfer, fit_cost, fit_ffd
+from .surfaces import Source, Target
 
 # coverage: under the fitted distance; k_medoids: under Chamfer-L1 of the shapes as they are; random: for comparison.
 CHOICES = ("coverage", "k_medoids", "random")

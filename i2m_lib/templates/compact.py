@@ -7,18 +7,8 @@ from i2m_lib.dataset.meshes import sample_surface
 
 from .ffd import BENDING, displace
 from .graph import Template
-from .registration import (
-    MAX_FLIPPED,
-    N_SAMPLES,
-    RIDGE,
-    Source,
-    Target,
-    chamfer,
-    correspond,
-    fit_ffd,
-    fit_residual,
-    flipped_faces,
-)
+from .registration import MAX_FLIPPED, RIDGE, chamfer, correspond, fit_ffd, fit_residual, flipped_faces
+from .surfaces import N_SAMPLES, Source, Target
 
 # Price of one unit of weight, in squared canonical units: below this gain a neighbour stays out.
 SPARSITY = 1e-6

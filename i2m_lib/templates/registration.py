@@ -2,8 +2,7 @@
 
 Both steps alternate between nearest neighbours, in both directions, and a ridge solve in a fixed basis: first the
 symmetric lattice (`fit_ffd`), then Gaussian kernels for the smooth remainder (`fit_residual`). What depends on the
-source mesh alone is computed once, in `Source`. Samples are fixed in barycentric coordinates, so that a fit is of
-the deformed mesh as it will be, flat triangles and all, and never of its raw vertices.
+source mesh alone is computed once, in `Source`.
 
 A least-squares lattice folds where that brings samples nearer. So a share of the faces is watched: one that is about
 to turn over or to collapse is held, from then on, to the plain stretch from bounding box to bounding box, as a few
@@ -11,126 +10,24 @@ more rows of the ridge solve, and ever harder until hardly any is turned. The st
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from i2m_lib.dataset.meshes import barycentric_samples, cross_products, double_areas
+from i2m_lib.dataset.meshes import cross_products, double_areas
 
-from .ffd import BENDING, KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
+from .ffd import BENDING, Lattice, displace, free_points
+from .surfaces import SMALLEST_AREA, Source, Target, spanned
 
-N_SAMPLES = 1024
-N_KERNELS = 192
-N_WATCHED = 768
 # Stiff to soft: early correspondences are wrong in detail, and a stiff lattice only follows their common part.
 FFD_STIFFNESS = np.geomspace(1e-1, 1e-3, 10)
 RESIDUAL_STIFFNESS = np.geomspace(1e-2, 1e-3, 3)
 RIDGE = 1e-4
-SMALLEST_AREA = 1e-12  # twice a face's, in squared canonical units
 # A face with less than LEAST of its stretched area, seen along its normal at rest, is held with weight HOLD, which
 # grows until at most MAX_TURNED of the watched faces are turned.
 LEAST, HOLD, MAX_TURNED, N_HARDER = 0.1, 1e-2, 0.006, 8
 # Of all faces, not of the watched sample alone.
 MAX_FLIPPED = 0.01
-
-
-@dataclass(frozen=True)
-class Target:
-    """Samples (m, 3) of the surface to reach, in random order, and their KD-tree."""
-
-    points: np.ndarray
-    tree: cKDTree
-
-    @classmethod
-    def of(cls, points: np.ndarray) -> "Target":
-        return cls(points, cKDTree(points, balanced_tree=False, compact_nodes=False))
-
-    @cached_property
-    def coarse(self) -> "Target":
-        """Every second sample: enough while the source is stiff."""
-        return Target.of(self.points[::2])
-
-
-@dataclass(frozen=True)
-class Source:
-    """A mesh ready to be deformed: s surface samples S = A V, and two bases, at vertices and at samples.
-
-    A (s, n) sparse barycentric weights; M (3, n, 32) symmetric lattice basis, MS = A M; centres (k, 3) of the
-    kernels, K (1, n, k) their values, KS = A K; gram (k, k) their values at one another. Two edges, of unit length,
-    of each of q watched faces are E V (2q, 3), and the bases move them by ME (3, 2q, 32) and KE (1, 2q, k).
-    """
-
-    V: np.ndarray
-    F: np.ndarray
-    A: sp.csr_matrix
-    S: np.ndarray
-    M: np.ndarray
-    MS: np.ndarray
-    centres: np.ndarray
-    K: np.ndarray
-    KS: np.ndarray
-    gram: np.ndarray
-    E: sp.csr_matrix
-    ME: np.ndarray
-    KE: np.ndarray
-
-    @cached_property
-    def normals(self) -> np.ndarray:
-        """(q, 3) of the watched faces."""
-        return _spanned(self.E @ self.V)
-
-    @classmethod
-    def of(
-        cls,
-        V: np.ndarray,
-        F: np.ndarray,
-        *,
-        rng: np.random.Generator,
-        n_samples: int = N_SAMPLES,
-        centres: np.ndarray | None = None,
-    ) -> "Source":
-        """Prepares V (n, 3), F (m, 3); `centres` are farthest points of the samples unless they are given. Raises
-        ValueError if the surface has no area."""
-        A = sampling_matrix(V, F, n_samples, rng)
-        E = edge_matrix(V, F, N_WATCHED, rng)
-        S = A @ V
-        M = symmetric_basis(Lattice.around(V).basis(V))
-        centres = farthest_points(S, N_KERNELS) if centres is None else centres
-        K = kernel_basis(V, centres, KERNEL_WIDTH)
-        gram = kernel_basis(centres, centres, KERNEL_WIDTH)
-        MS, ME = (np.stack([X @ m for m in M]) for X in (A, E))
-        return cls(V, F, A, S, M, MS, centres, K[None], (A @ K)[None], gram, E, ME, (E @ K)[None])
-
-
-def sampling_matrix(V: np.ndarray, F: np.ndarray, n: int, rng: np.random.Generator) -> sp.csr_matrix:
-    """A (n, len(V)): A @ V are n samples uniform on the surface, and A @ V' the same places once V has moved."""
-    face, weights = barycentric_samples(V, F, n, rng)
-    rows = np.repeat(np.arange(n), 3)
-    return sp.csr_matrix((weights.ravel(), (rows, F[face].ravel())), shape=(n, len(V)))
-
-
-def edge_matrix(V: np.ndarray, F: np.ndarray, q: int, rng: np.random.Generator) -> sp.csr_matrix:
-    """E (2q, len(V)): E @ V are two edges of each of at most q random faces, divided by their lengths at rest.
-    Faces without area are left out."""
-    proper = np.flatnonzero(np.linalg.norm(cross_products(V, F), axis=1) > SMALLEST_AREA)
-    faces = F[rng.permutation(proper)[:q]]
-    ends = np.stack([faces[:, 1], faces[:, 2]], axis=1).ravel()
-    starts = np.repeat(faces[:, 0], 2)
-    length = np.linalg.norm(V[ends] - V[starts], axis=1)
-    rows = np.arange(len(ends))
-    data, at = np.concatenate([1 / length, -1 / length]), (np.tile(rows, 2), np.concatenate([ends, starts]))
-    return sp.csr_matrix((data, at), shape=(len(ends), len(V)))
-
-
-def farthest_points(X: np.ndarray, k: int) -> np.ndarray:
-    """At most k of the points X (n, 3), each farthest from those before it."""
-    chosen, distance = [0], np.linalg.norm(X - X[0], axis=1)
-    while len(chosen) < min(k, len(X)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(X - X[chosen[-1]], axis=1))
-    return X[chosen]
 
 
 def fit_ffd(
@@ -198,8 +95,8 @@ def register(source: Source, target: Target, d: np.ndarray | None = None) -> Reg
 
 def turned_share(source: Source, d: np.ndarray) -> float:
     """Share of the watched faces that lattice displacements d (32, 3) turn over."""
-    spanned = _spanned(source.E @ source.V + displace(source.ME, d))
-    return float(((spanned * source.normals).sum(1) < 0).mean())
+    now = spanned(source.E @ source.V + displace(source.ME, d))
+    return float(((now * source.normals).sum(1) < 0).mean())
 
 
 @dataclass(frozen=True)
@@ -216,13 +113,8 @@ class _Step:
     def uprightness(self, x: np.ndarray, safe: np.ndarray) -> np.ndarray:
         """(q,) area of each watched face as seen along its first normal, in terms of what its safe edges (2q, 3)
         span; negative where it has turned over."""
-        seen = (_spanned(self.edges + displace(self.edge_basis, x)) * self.normals).sum(1)
-        return seen / np.abs((_spanned(safe) * self.normals).sum(1))
-
-
-def _spanned(edges: np.ndarray) -> np.ndarray:
-    """Cross products (q, 3) of pairs of edges (2q, 3)."""
-    return np.cross(edges[::2], edges[1::2])
+        seen = (spanned(self.edges + displace(self.edge_basis, x)) * self.normals).sum(1)
+        return seen / np.abs((spanned(safe) * self.normals).sum(1))
 
 
 def _alternate(step: _Step, fallback, start, safe, target: Target, stiffness: np.ndarray) -> np.ndarray:

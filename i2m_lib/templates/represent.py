@@ -14,7 +14,8 @@ from .choose import candidate_costs, descriptor, greedy_coverage, k_medoids, spr
 from .compact import fit_together, source_of
 from .ffd import displace
 from .graph import Template, TemplateGraph
-from .registration import N_SAMPLES, Source, Target, chamfer, fit_cost, fit_ffd, fit_residual
+from .registration import chamfer, fit_cost, fit_ffd, fit_residual
+from .surfaces import N_SAMPLES, Source, Target
 
 # The best few after a fit like those the network learns from are fitted anew, to all samples and much softer.
 N_SHORTLIST, FINE_SAMPLES, FINE_STIFFNESS = 5, 4096, np.geomspace(1e-2, 1e-6, 14)

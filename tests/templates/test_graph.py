@@ -19,8 +19,9 @@ from i2m_lib.templates.compact import (
 from i2m_lib.templates.ffd import BENDING, Lattice, displace
 from i2m_lib.templates.fits import Fits
 from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.registration import MAX_FLIPPED, MAX_TURNED, RIDGE, Target, chamfer, fit_ffd, flipped_faces
+from i2m_lib.templates.registration import MAX_FLIPPED, MAX_TURNED, RIDGE, chamfer, fit_ffd, flipped_faces
 from i2m_lib.templates.represent import ceiling, representation_ladder, worst_represented
+from i2m_lib.templates.surfaces import Target
 
 
 @pytest.fixture(scope="module")

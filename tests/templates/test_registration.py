@@ -6,17 +6,14 @@ from i2m_lib.dataset.meshes import normalise
 from i2m_lib.templates.ffd import BENDING, Lattice, displace, symmetric_basis
 from i2m_lib.templates.registration import (
     MAX_TURNED,
-    Source,
-    Target,
     chamfer,
     collapsed_faces,
-    farthest_points,
     fit_cost,
     fit_ffd,
     fit_residual,
     flipped_faces,
-    sampling_matrix,
 )
+from i2m_lib.templates.surfaces import Source, Target, farthest_points, sampling_matrix
 
 
 @pytest.fixture(scope="module")
