@@ -20,6 +20,7 @@ from joblib import Parallel, delayed
 from i2m_lib.dataset.views import Dataset, Mesh
 from i2m_lib.files import save_npz
 
+from .batched import fit_many
 from .choose import check_choice, choose_templates, solid, voxel_iou
 from .compact import fit_weights, source_of
 from .fits import Fits
@@ -46,6 +47,7 @@ def build_graph(
     choice: str = "coverage",
     template_ids: Sequence[str] | None = None,
     parts: str | Path | None = None,
+    device: str = "cpu",
     workers: int = -1,
 ) -> tuple[TemplateGraph, dict[str, Fits]]:
     """Chooses at most `n_templates` training shapes a category, connects and fits them.
@@ -55,6 +57,7 @@ def build_graph(
         template_ids: model ids to take instead; those that the dataset lacks are passed over with a warning, and a
             category that none belongs to is chosen as if there were no list.
         parts: a folder for what is finished, so that a killed run goes on; None keeps nothing.
+        device: "cuda" fits all shapes from a template in one batch; with few workers, as each holds its own.
 
     Returns:
         The TemplateGraph and {synset: Fits} of the training and validation shapes.
@@ -69,7 +72,7 @@ def build_graph(
         for synset in sorted(dataset.models.synset.unique()):
             if dataset.select("train", synset).empty:
                 continue
-            job = _Category.of(dataset, synset, seed, None if parts is None else Path(parts) / synset, parallel)
+            job = _Category.of(dataset, synset, seed, parts and Path(parts) / synset, parallel, device)
             chosen = [i for i, m in enumerate(job.train) if m in listed]
             category = job.build(np.array(chosen) if chosen else job.choose(n_templates, choice))
             templates += category[0]
@@ -103,14 +106,17 @@ class _Category:
     seed: int
     parts: Path | None
     parallel: Parallel
+    device: str
 
     @classmethod
-    def of(cls, dataset: Dataset, synset: str, seed: int, parts: Path | None, parallel: Parallel) -> "_Category":
+    def of(
+        cls, dataset: Dataset, synset: str, seed: int, parts: Path | None, parallel: Parallel, device: str = "cpu"
+    ) -> "_Category":
         train = dataset.select("train", synset).model_id.tolist()
         shapes = train + dataset.select("val", synset).model_id.tolist()
         meshes = {model_id: dataset.mesh(model_id) for model_id in shapes}
         points = np.stack([meshes[m].S[:N_SAMPLES] for m in shapes])
-        return cls(synset, train, shapes, meshes, points, seed, parts, parallel)
+        return cls(synset, train, shapes, meshes, points, seed, parts, parallel, device)
 
     def choose(self, n: int, choice: str) -> np.ndarray:
         """Indices (T,) of the templates among the training shapes."""
@@ -127,7 +133,7 @@ class _Category:
         meshes = [self.meshes[m] for m in ids]
         solids = [_solid(mesh, self.seed) for mesh in meshes]
         passes = self.parallel(
-            delayed(_kept)(self._path(m, *ids), _fit_all, mesh, self.points, chosen, solids, self.seed)
+            delayed(_kept)(self._path(m, *ids), _fit_all, mesh, self.points, chosen, solids, self.seed, self.device)
             for m, mesh in zip(ids, meshes, strict=True)
         )
         templates, edges = connect(self.synset, ids, chosen, meshes, passes)
@@ -187,12 +193,15 @@ def prepare_edges(meshes: list[Mesh], *, seed: int, parallel: Parallel) -> list[
     return parallel(delayed(_fit_all)(mesh, points, np.arange(len(meshes)), solids, seed) for mesh in meshes)
 
 
-def _fit_all(mesh: Mesh, points: np.ndarray, chosen: np.ndarray, solids: list, seed: int) -> dict[str, np.ndarray]:
+def _fit_all(
+    mesh: Mesh, points: np.ndarray, chosen: np.ndarray, solids: list, seed: int, device: str = "cpu"
+) -> dict[str, np.ndarray]:
     """One template against all S shapes: centres (k, 3), d (S, 32, 3), cost and turned (S,); and against the T
     templates, with the residual: edge_d (T, 32, 3), c (T, k, 3), dist, iou, residual, flipped and collapsed (T,)."""
     source = Source.of(mesh.V, mesh.F, rng=np.random.default_rng(seed))
     targets = [Target.of(p) for p in points]
-    d = np.stack([fit_ffd(source, t) for t in targets])
+    on_cpu = device == "cpu"
+    d = np.stack([fit_ffd(source, t) for t in targets]) if on_cpu else fit_many(source, points, device=device)
     cost = np.array([fit_cost(source, x, t) for x, t in zip(d, targets, strict=True)])
     turned = np.array([turned_share(source, x) for x in d])
     edges = score_edges(mesh, source, [targets[j] for j in chosen], d[chosen], solids, seed)

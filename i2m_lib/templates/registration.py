@@ -40,19 +40,19 @@ def fit_ffd(
     bounding box: what differs most between two models of a category is their proportions.
     """
     step = _Step(source.S, source.MS, BENDING, source.E @ source.V, source.ME, source.normals)
-    stretch = _stretch(source, target)
+    stretch = stretch_of(source, target.points)
     first = source.S + displace(source.MS, stretch if start is None else start)
     safe = step.edges + displace(source.ME, stretch)
     return _alternate(step, stretch, first, safe, target, stiffness)
 
 
-def _stretch(source: Source, target: Target) -> np.ndarray:
-    """d (32, 3) that takes the source's bounding box to the target's, but for a shift along x, which symmetry
+def stretch_of(source: Source, points: np.ndarray) -> np.ndarray:
+    """d (32, 3) that takes the source's bounding box to that of points (m, 3), but for a shift along x, which symmetry
     forbids. A lattice expresses affine maps exactly."""
     lattice = Lattice.around(source.V)
-    factor = np.ptp(target.points, axis=0) / np.where(lattice.extent > 0, lattice.extent, 1)
+    factor = np.ptp(points, axis=0) / np.where(lattice.extent > 0, lattice.extent, 1)
     centre = lattice.origin + lattice.extent / 2
-    shift = (target.points.min(0) + target.points.max(0)) / 2 - centre
+    shift = (points.min(0) + points.max(0)) / 2 - centre
     free = lattice.points[free_points(lattice.shape)[0]]
     return (free - centre) * (factor - 1) + shift * [0, 1, 1]
 
@@ -85,7 +85,7 @@ def register(source: Source, target: Target, d: np.ndarray | None = None) -> Reg
     """
     d = fit_ffd(source, target) if d is None else d
     c = fit_residual(source, d, target)
-    for attempt in ((d, c), (d, 0 * c), (_stretch(source, target), 0 * c)):
+    for attempt in ((d, c), (d, 0 * c), (stretch_of(source, target.points), 0 * c)):
         V = source.V + displace(source.M, attempt[0]) + displace(source.K, attempt[1])
         flipped, collapsed = flipped_faces(source.V, V, source.F), collapsed_faces(source.V, V, source.F)
         if max(flipped, collapsed) <= MAX_FLIPPED:

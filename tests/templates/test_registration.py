@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from i2m_lib.dataset.meshes import normalise
+from i2m_lib.templates.batched import fit_many
 from i2m_lib.templates.ffd import BENDING, Lattice, displace, symmetric_basis
 from i2m_lib.templates.registration import (
     MAX_TURNED,
@@ -162,3 +164,18 @@ def test_farthest_points_spread():
 def test_no_area_is_refused():
     with pytest.raises(ValueError, match="without area"):
         Source.of(np.zeros((3, 3)), np.array([[0, 1, 2]]), rng=np.random.default_rng(0))
+
+
+def test_a_batch_of_fits_is_what_one_at_a_time_gives(stool, source):
+    V, F = stool
+    shapes = [V * [0.5, 1.6, 0.8], V * [1, -1, 1], V @ np.diag([1.2, 0.4, 1]), tangle(300, 0)]
+    targets = [target_of(normalise(s)[0], F) for s in shapes[:3]] + [target_of(*shapes[3])]
+    points = np.stack([t.points for t in targets])
+    slow = np.stack([fit_ffd(source, t) for t in targets])
+    batch = fit_many(source, points, device="cpu", dtype=torch.float64, size=3)
+    np.testing.assert_allclose(batch, slow, atol=1e-6)
+    costs = [
+        [fit_cost(source, d, t) for d, t in zip(x, targets, strict=True)]
+        for x in (fit_many(source, points, device="cpu"), slow)
+    ]
+    np.testing.assert_allclose(*costs, rtol=0.03)  # in single precision a neighbour may change
