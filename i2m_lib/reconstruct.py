@@ -22,6 +22,7 @@ from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.ours import categories_of, load_model
 from i2m_lib.paths import project_root
 from i2m_lib.templates.graph import Template, TemplateGraph
+from i2m_lib.templates.originals import dress
 
 REFERENCE = project_root() / "results" / "reference"
 # An image without transparency shows its object on white; scans and JPEG are not quite white.
@@ -63,10 +64,12 @@ class Reconstruction:
         return trimesh.Trimesh(self.V, self.F, face_colors=self.template.C, process=False)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the mesh as .glb, .obj, .ply or whatever else trimesh knows; returns the path."""
+        """Writes the mesh as .glb, .obj, .ply or whatever else trimesh knows, with the template's textures where its
+        original was kept; returns the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.mesh.export(path)
+        scene = self.template.original and dress(self.template, self.d, self.weights)
+        (scene or self.mesh).export(path)
         return path
 
 
