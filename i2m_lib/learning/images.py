@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 MARGIN = 1.15  # side of the crop, in longest sides of the object's box
+N_DRAWS = 12  # random numbers that `augment` needs for a view
 
 
 def crop_to_mask(rgba: Tensor, size: int, *, jitter: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
@@ -47,35 +48,24 @@ def compose(crop: Tensor, background: Tensor | float = 1.0) -> Tensor:
     return crop[:, :3] + (1 - crop[:, 3:]) * background
 
 
-def augment(batch: dict[str, Tensor], size: int, generator: torch.Generator) -> dict[str, Tensor]:
+def augment(batch: dict[str, Tensor], size: int, draws: Tensor) -> dict[str, Tensor]:
     """A training batch with crop jitter, mirroring, colour and background varied; uint8 images (b, 4, h, w) in.
+    All that is random in a view is its row of draws (b, N_DRAWS), uniform in [0, 1].
 
     A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
     same, since the lattice is symmetric.
     """
-    rgba = batch["image"].float() / 255
-    b, device = len(rgba), rgba.device
-
-    def uniform(*shape, low=0.0, high=1.0):
-        return (low + (high - low) * torch.rand(shape, generator=generator)).to(device)
-
-    flip = uniform(b) < 0.5
-    jitter = torch.stack(
-        [
-            uniform(b, low=-0.1, high=0.15),
-            uniform(b, low=-0.05, high=0.05),
-            uniform(b, low=-0.05, high=0.05),
-        ],
-        1,
-    )
-    crop = crop_to_mask(rgba, size, jitter=jitter, flip=flip)
-    gain = uniform(b, 1, 1, 1, low=0.7, high=1.3) * uniform(b, 3, 1, 1, low=0.85, high=1.15)
-    colour = (crop[:, :3] * gain).minimum(crop[:, 3:])
-    plain = uniform(b, 3, 1, 1).maximum((uniform(b, 1, 1, 1) < 0.7).float())
-    azimuth = torch.where(flip, -batch["azimuth"], batch["azimuth"])
+    scale, dx, dy, mirror, gain, *tint, ground, red, green, blue = draws.unbind(1)
+    flip = mirror < 0.5
+    jitter = torch.stack([0.25 * scale - 0.1, 0.1 * dx - 0.05, 0.1 * dy - 0.05], 1)
+    crop = crop_to_mask(batch["image"].float() / 255, size, jitter=jitter, flip=flip)
+    light = (0.7 + 0.6 * gain)[:, None] * (0.85 + 0.3 * torch.stack(tint, 1))  # (b, 3)
+    colour = (crop[:, :3] * light[:, :, None, None]).minimum(crop[:, 3:])
+    white = (ground < 0.7).float()[:, None]
+    background = torch.stack([red, green, blue], 1).maximum(white)
     return batch | {
-        "image": compose(torch.cat([colour, crop[:, 3:]], 1), plain),
-        "azimuth": azimuth,
+        "image": compose(torch.cat([colour, crop[:, 3:]], 1), background[:, :, None, None]),
+        "azimuth": torch.where(flip, -batch["azimuth"], batch["azimuth"]),
     }
 
 

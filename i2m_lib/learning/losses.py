@@ -6,6 +6,8 @@ from torch.nn.functional import log_softmax
 
 from .targets import Targets
 
+TERMS = ("template", "deformation", "weights", "camera")
+
 
 def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
     """Terms of the loss for a batch of views.

@@ -1,22 +1,23 @@
 """The `ours` profile: dataset, graph and fits in; one trained network for all categories out."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch import Tensor, nn
 
 from i2m_lib.dataset.views import Dataset, ViewDataset
 from i2m_lib.files import save_json, whole
 from i2m_lib.templates.graph import TemplateGraph
 
-from .images import augment, plain
-from .losses import image2mesh_loss
+from .batches import Batches
+from .device import autocast
+from .distributed import share, synchronised
+from .losses import TERMS, image2mesh_loss
 from .networks import Image2Mesh
 from .targets import Targets, make_targets
 from .training import Schedule, Trainer
@@ -27,7 +28,8 @@ class Settings:
     """What defines a training run.
 
     backbone, node, weights: the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
-    lengths of z and of y; temperature: of the soft template labels, in canonical units.
+    lengths of z and of y; temperature: of the soft template labels, in canonical units; batch_size: of all processes
+    together; patience: of early stopping, in epochs, 0 for none; without: terms of the loss that are left out.
     """
 
     epochs: int
@@ -41,11 +43,23 @@ class Settings:
     n_axes: int = 24
     temperature: float = 1e-3
     seed: int = 0
+    patience: int = 0
+    without: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, values: dict) -> "Settings":
+        """From json. Raises ValueError for a name that no setting has."""
+        if unknown := values.keys() - {field.name for field in fields(cls)}:
+            raise ValueError(f"no setting is called {', '.join(sorted(unknown))}.")
+        return cls(**values | {"without": tuple(values.get("without", ()))})
 
-def default_device() -> torch.device:
-    """The GPU when there is one, the CPU otherwise."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def importance(self) -> dict[str, float]:
+        """Weight of each term in the loss. Raises ValueError if `without` names another."""
+        if unknown := set(self.without) - set(TERMS):
+            raise ValueError(
+                f"the loss has no term {', '.join(sorted(unknown))}: leave out some of {', '.join(TERMS)}."
+            )
+        return {name: float(name not in self.without) for name in TERMS}
 
 
 def train(
@@ -56,7 +70,7 @@ def train(
     settings: Settings,
     *,
     device: torch.device,
-    callbacks: Iterable[Callable[[list[dict]], None]] = (),
+    callbacks: Iterable[Callable[[Trainer], None]] = (),
 ) -> tuple[Image2Mesh, pd.DataFrame]:
     """Trains, or resumes, in `folder`; writes model.safetensors and model.json there.
 
@@ -64,71 +78,38 @@ def train(
         The trained network and the history, a row an epoch.
     """
     views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
-    targets = {
-        split: make_targets(
-            dataset,
-            graph,
-            fits,
-            model_ids=views[split].model_ids,
-            k=settings.n_axes,
-            temperature=settings.temperature,
-        )
-        for split in views
-    }
+    n_train = len(views["train"].model_ids)
+    everything = make_targets(
+        dataset,
+        graph,
+        fits,
+        model_ids=views["train"].model_ids + views["val"].model_ids,
+        k=settings.n_axes,
+        temperature=settings.temperature,
+    ).to(device)
+    targets = {"train": everything.rows(slice(n_train)), "val": everything.rows(slice(n_train, None))}
     torch.manual_seed(settings.seed)
-    model = new_model(settings, targets["train"]).to(device, memory_format=torch.channels_last)
-    on_device = {split: t.to(device) for split, t in targets.items()}
+    model = synchronised(new_model(settings, everything).to(device, memory_format=torch.channels_last))
+    importance = settings.importance()
 
-    def step(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16):
-            out = model(batch["image"].contiguous(memory_format=torch.channels_last))
-        return image2mesh_loss(out, batch, on_device["train" if model.training else "val"])
+    def step(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with autocast(device):
+            out = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        terms = image2mesh_loss(out, batch, targets["train" if network.training else "val"])
+        return {name: importance[name] * term for name, term in terms.items()}
 
-    def batches(split: str, epoch: int) -> "Batches":
-        return Batches(views[split], settings, device, epoch if split == "train" else None)
+    def batches(split: str, epoch: int) -> Batches:
+        epoch = epoch if split == "train" else None
+        return Batches(views[split], settings.size, settings.batch_size, device, seed=settings.seed, epoch=epoch)
 
-    schedule = Schedule(settings.epochs, settings.lr)
-    history = Trainer(model, step, batches, schedule, Path(folder) / "training", callbacks).run()
-    names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
-    save_model(folder, model, settings, graph, names)
+    schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
+    history = Trainer(
+        model, step, batches, schedule, Path(folder) / "training", callbacks, settings=asdict(settings)
+    ).run()
+    if share().rank == 0:
+        names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
+        save_model(folder, model, settings, graph, names)
     return model, history
-
-
-class Batches:
-    """Batches of views on the device: drawn and augmented by (seed, epoch), or in order and plain if None.
-
-    Categories are drawn equally often: the headline weighs them equally, and ShapeNet's differ a hundredfold.
-    """
-
-    def __init__(self, views: ViewDataset, settings: Settings, device: torch.device, epoch: int | None):
-        self.settings, self.device, self.augmented = settings, device, epoch is not None
-        self.generator = torch.Generator().manual_seed(settings.seed * 100_003 + (epoch or 0))
-        sampler = None
-        if self.augmented:
-            sampler = WeightedRandomSampler(balanced(views), len(views), generator=self.generator)
-        self.loader = DataLoader(
-            views,
-            settings.batch_size,
-            sampler=sampler,
-            drop_last=self.augmented and len(views) > settings.batch_size,
-            collate_fn=ViewDataset.collate,
-        )
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch in self.loader:
-            moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            size = self.settings.size
-            yield augment(moved, size, self.generator) if self.augmented else plain(moved, size)
-
-
-def balanced(views: ViewDataset) -> Tensor:
-    """Weight of each view (n,) in a draw that favours no category."""
-    synset = views.dataset.models.set_index("model_id").synset.loc[views.model_ids].astype("category")
-    category = torch.from_numpy(synset.cat.codes.to_numpy(dtype="int64"))[views.model]
-    return 1 / category.bincount().double()[category]
 
 
 def new_model(settings: Settings, targets: Targets) -> Image2Mesh:
@@ -183,7 +164,7 @@ def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Se
     path, content = Path(folder) / "model.json", _description(folder)
     if content["templates"] != [[t.synset, t.model_id] for t in graph.templates]:
         raise ValueError(f"{path} was trained with other templates than the graph has: run 03_training again.")
-    settings = Settings(**content["settings"])
+    settings = Settings.of(content["settings"])
     model = Image2Mesh(
         backbone=settings.backbone,
         node=settings.node,

@@ -6,7 +6,7 @@ basis over its surface. With G = L L' and the principal axes U of the training f
 d = mean + L'^-1 U y, the error is simply |y - y'|^2, and a few numbers y hold nearly all of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -66,6 +66,12 @@ class Targets:
     y_variance: float
     residual_variance: float
 
+    def rows(self, chosen: slice) -> "Targets":
+        """Those of some of the N shapes."""
+        return replace(
+            self, **{name: getattr(self, name)[chosen] for name in ("slots", "q", "y", "weights", "weighted")}
+        )
+
     def to(self, device: torch.device | str) -> "Targets":
         moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in vars(self).items()}
         return Targets(**moved)
@@ -80,7 +86,7 @@ def make_targets(
     k: int,
     temperature: float,
 ) -> Targets:
-    """Targets of the models `model_ids`, in that order. Spaces come from training fits alone.
+    """Targets of the models `model_ids`, in that order. Spaces and variances come from training fits alone.
 
     Args:
         fits: {synset: Fits} as 02_template_graph wrote them.
@@ -115,14 +121,15 @@ def make_targets(
             means[first + t], axes[first + t] = space.mean, space.axes
             grams[first + t, : len(space.gram), : len(space.gram)] = space.gram
         first += count
+    known = np.isin(model_ids, list(train))
     arrays = {"q": q, "y": y, "weights": weights, "gram": grams, "means": means, "axes": axes}
     tensors = {name: torch.from_numpy(a).float() for name, a in arrays.items()}
     return Targets(
         slots=torch.from_numpy(slots),
         weighted=torch.from_numpy(weighted),
         **tensors,
-        y_variance=float((q[..., None] * y**2).sum() / n),
-        residual_variance=_residual_variance(weights, weighted, grams, slots),
+        y_variance=float((q[..., None] * y**2)[known].sum() / known.sum()),
+        residual_variance=_residual_variance(weights[known], weighted[known], grams, slots[known]),
     )
 
 
