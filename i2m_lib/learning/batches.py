@@ -23,9 +23,18 @@ class Batches:
     """
 
     def __init__(
-        self, views: ViewDataset, size: int, batch_size: int, device: torch.device, *, seed: int, epoch: int | None
+        self,
+        views: ViewDataset,
+        size: int,
+        batch_size: int,
+        device: torch.device,
+        *,
+        seed: int,
+        epoch: int | None,
+        stretch: float = 0.0,
     ):
         self.views, self.size, self.device, self.seed, self.epoch = views, size, device, seed, epoch
+        self.stretch = stretch
         self.share: Share = share()
         if batch_size % self.share.world:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {self.share.world} processes.")
@@ -49,7 +58,9 @@ class Batches:
         if i + 1 < len(self):
             self._ahead = i + 1, self._pool.submit(self._read, i + 1)
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        return plain(batch, self.size) if self.epoch is None else augment(batch, self.size, batch.pop("draws"))
+        if self.epoch is None:
+            return plain(batch, self.size)
+        return augment(batch, self.size, batch.pop("draws"), self.stretch)
 
     def _read(self, i: int) -> dict[str, Tensor]:
         rows = self.share.of(len(self.order[i]))

@@ -28,7 +28,8 @@ class Settings:
     """What defines a training run.
 
     backbone, node, weights: the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
-    lengths of z and of y; temperature: of the soft template labels, in canonical units; batch_size: of all processes
+    lengths of z and of y; temperature: of the soft template labels, in canonical units; stretch: of
+    heights in augmentation (`images.augment`); batch_size: of all processes
     together; patience: of early stopping, in epochs, 0 for none; without: terms of the loss that are left out.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     n_code: int = 256
     n_axes: int = 24
     temperature: float = 1e-3
+    stretch: float = 0.3
     seed: int = 0
     patience: int = 0
     without: tuple[str, ...] = ()
@@ -100,7 +102,15 @@ def train(
 
     def batches(split: str, epoch: int) -> Batches:
         epoch = epoch if split == "train" else None
-        return Batches(views[split], settings.size, settings.batch_size, device, seed=settings.seed, epoch=epoch)
+        return Batches(
+            views[split],
+            settings.size,
+            settings.batch_size,
+            device,
+            seed=settings.seed,
+            epoch=epoch,
+            stretch=settings.stretch,
+        )
 
     schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
     history = Trainer(

@@ -42,6 +42,21 @@ def test_jitter_scales_and_shifts():
     torch.testing.assert_close(shifted[..., :48], crop_to_mask(image, 64)[..., 16:], atol=1e-4, rtol=0)
 
 
+def test_a_stretched_view_is_one_of_a_taller_object_from_higher_up():
+    """An orthographic view of points: v = y cos e + w sin e, with w the depth."""
+    given = batch() | {"elevation": torch.linspace(-0.1, 0.7, 8)}
+    views = augment(given, 32, draws(1), stretch=0.3)
+    y, w, e, f = 0.3, -0.2, given["elevation"], views["elevation"]
+    before, after = y * e.cos() + w * e.sin(), views["taller"] * y * f.cos() + w * f.sin()
+    s = f.sin() / e.sin()
+    torch.testing.assert_close(after, s * before)
+    assert views["taller"].log().abs().max() <= 0.3
+    crops = (crop_to_mask(disc(128, (64, 64), 30), 64, stretch=torch.tensor([x])) for x in (1.0, 1.5))
+    tall = [(c[0, 3] > 0.5).float() for c in crops]
+    ratios = [float(t.amax(1).sum() / t.amax(0).sum()) for t in tall]
+    assert ratios == pytest.approx([1, 1.5], rel=0.05)
+
+
 def test_background_shows_where_the_object_is_not():
     crop = crop_to_mask(disc(64, (32, 32), 20), 32)
     assert compose(crop)[0, :, 0, 0].tolist() == [1, 1, 1]

@@ -11,7 +11,7 @@ from i2m_lib.learning.losses import image2mesh_loss
 from i2m_lib.learning.networks import trunk
 from i2m_lib.learning.ours import Settings, load_model, train
 from i2m_lib.learning.targets import deformation_space, make_targets, soft_labels
-from i2m_lib.templates.ffd import Lattice, displace, symmetric_basis
+from i2m_lib.templates.ffd import Lattice, displace, free_points, symmetric_basis
 from i2m_lib.templates.graph import TemplateGraph
 
 
@@ -54,6 +54,25 @@ def test_soft_labels_prefer_the_cheap():
     assert q[0, 2] == pytest.approx(0, abs=1e-12)
 
 
+def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset, tiny_run, targets):
+    ids = dataset.select("train").model_id.tolist()
+    model, taller = torch.arange(len(ids)), torch.linspace(0.7, 1.4, len(ids))
+    torch.testing.assert_close(targets.stretched(model, torch.ones(len(ids))), targets.y, atol=1e-5, rtol=0)
+    stretched = targets.stretched(model, taller)
+    template, fits = tiny_run.graph.templates[0], tiny_run.fits[tiny_run.graph.synsets[0]]
+    is_train = np.isin(fits.model_ids, ids)
+    d = fits.d[is_train, 0].astype(float)
+    space, to_y = deformation_space(template, dataset.mesh(template.model_id).S, d, k=6)
+    rest = Lattice.around(template.V).points[free_points()[0]]
+    for d_i, model_id in zip(d, fits.model_ids[is_train], strict=True):
+        i = ids.index(model_id)
+        extent = np.ptp(dataset.mesh(model_id).V, axis=0) * [1, float(taller[i]), 1]
+        factors = np.array([1, float(taller[i]), 1]) / np.linalg.norm(extent)
+        moved = factors * (rest + d_i) - rest
+        np.testing.assert_allclose(template.decode(moved), factors * template.decode(d_i), atol=1e-6)
+        np.testing.assert_allclose(stretched[i, 0], to_y @ (moved - space.mean).ravel(), atol=1e-5)
+
+
 def exact_answer(targets, model):
     """What a perfect network would say of these models."""
     b, (T, E) = len(model), targets.gram.shape[:2]
@@ -69,6 +88,7 @@ def exact_answer(targets, model):
 def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
     model = torch.arange(len(targets.q))
     batch = {"model": model, "azimuth": torch.zeros(len(model)), "elevation": torch.zeros(len(model))}
+    batch["taller"] = torch.ones(len(model))
     terms = image2mesh_loss(exact_answer(targets, model), batch, targets)
     q = targets.q
     entropy = -(q * q.clamp(min=1e-30).log()).sum(1).mean() / np.log(len(targets.means))
