@@ -15,7 +15,8 @@ from i2m_lib.templates.graph import TemplateGraph
 
 from .device import default_device
 from .distributed import process_group
-from .ours import Settings, train
+from .ours import train
+from .settings import Settings
 
 
 def main(dataset: str, run: str, *assignments: str) -> None:

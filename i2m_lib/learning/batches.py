@@ -9,6 +9,7 @@ from i2m_lib.dataset.views import ViewDataset
 
 from .distributed import Share, share
 from .images import N_DRAWS, augment, plain
+from .settings import Settings
 from .training import seed_of
 
 
@@ -22,19 +23,9 @@ class Batches:
         ValueError: the batch cannot be divided among the processes.
     """
 
-    def __init__(
-        self,
-        views: ViewDataset,
-        size: int,
-        batch_size: int,
-        device: torch.device,
-        *,
-        seed: int,
-        epoch: int | None,
-        stretch: float = 0.0,
-    ):
-        self.views, self.size, self.device, self.seed, self.epoch = views, size, device, seed, epoch
-        self.stretch = stretch
+    def __init__(self, views: ViewDataset, settings: Settings, device: torch.device, epoch: int | None):
+        self.views, self.settings, self.device, self.epoch = views, settings, device, epoch
+        seed, batch_size = settings.seed, settings.batch_size
         self.share: Share = share()
         if batch_size % self.share.world:
             raise ValueError(f"a batch of {batch_size} cannot be divided among {self.share.world} processes.")
@@ -59,14 +50,14 @@ class Batches:
             self._ahead = i + 1, self._pool.submit(self._read, i + 1)
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         if self.epoch is None:
-            return plain(batch, self.size)
-        return augment(batch, self.size, batch.pop("draws"), self.stretch)
+            return plain(batch, self.settings.size)
+        return augment(batch, self.settings.size, batch.pop("draws"), self.settings.stretch)
 
     def _read(self, i: int) -> dict[str, Tensor]:
         rows = self.share.of(len(self.order[i]))
         batch = self.views.__getitems__(self.order[i][rows].tolist())
         if self.epoch is not None:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch, i))
+            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, self.epoch, i))
             batch["draws"] = torch.rand(len(self.order[i]), N_DRAWS, generator=generator)[rows]
         return {k: v.pin_memory() for k, v in batch.items()} if self.device.type == "cuda" else batch
 

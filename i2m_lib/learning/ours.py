@@ -1,8 +1,7 @@
 """The `ours` profile: dataset, graph and fits in; one trained network for all categories out."""
 
-import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -17,51 +16,11 @@ from i2m_lib.templates.graph import TemplateGraph
 from .batches import Batches
 from .device import autocast
 from .distributed import share, synchronised
-from .losses import TERMS, image2mesh_loss
+from .losses import image2mesh_loss
 from .networks import Image2Mesh
+from .settings import Settings, describe, read_description
 from .targets import Targets, make_targets
 from .training import Schedule, Trainer
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What defines a training run.
-
-    backbone, node, weights: the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
-    lengths of z and of y; temperature: of the soft template labels, in canonical units; stretch: of
-    heights in augmentation (`images.augment`); batch_size: of all processes
-    together; patience: of early stopping, in epochs, 0 for none; without: terms of the loss that are left out.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    backbone: str = "resnet18"
-    node: str = "layer3"
-    weights: str | None = None
-    size: int = 96
-    n_code: int = 256
-    n_axes: int = 24
-    temperature: float = 1e-3
-    stretch: float = 0.3
-    seed: int = 0
-    patience: int = 0
-    without: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, values: dict) -> "Settings":
-        """From json. Raises ValueError for a name that no setting has."""
-        if unknown := values.keys() - {field.name for field in fields(cls)}:
-            raise ValueError(f"no setting is called {', '.join(sorted(unknown))}.")
-        return cls(**values | {"without": tuple(values.get("without", ()))})
-
-    def importance(self) -> dict[str, float]:
-        """Weight of each term in the loss. Raises ValueError if `without` names another."""
-        if unknown := set(self.without) - set(TERMS):
-            raise ValueError(
-                f"the loss has no term {', '.join(sorted(unknown))}: leave out some of {', '.join(TERMS)}."
-            )
-        return {name: float(name not in self.without) for name in TERMS}
 
 
 def train(
@@ -92,26 +51,12 @@ def train(
     targets = {"train": everything.rows(slice(n_train)), "val": everything.rows(slice(n_train, None))}
     torch.manual_seed(settings.seed)
     model = synchronised(new_model(settings, everything).to(device, memory_format=torch.channels_last))
-    importance = settings.importance()
-
-    def step(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        with autocast(device):
-            out = network(batch["image"].contiguous(memory_format=torch.channels_last))
-        terms = image2mesh_loss(out, batch, targets["train" if network.training else "val"])
-        return {name: importance[name] * term for name, term in terms.items()}
 
     def batches(split: str, epoch: int) -> Batches:
         epoch = epoch if split == "train" else None
-        return Batches(
-            views[split],
-            settings.size,
-            settings.batch_size,
-            device,
-            seed=settings.seed,
-            epoch=epoch,
-            stretch=settings.stretch,
-        )
+        return Batches(views[split], settings, device, epoch)
 
+    step = make_step(targets, settings, device)
     schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
     history = Trainer(
         model, step, batches, schedule, Path(folder) / "training", callbacks, settings=asdict(settings)
@@ -120,6 +65,19 @@ def train(
         names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
         save_model(folder, model, settings, graph, names)
     return model, history
+
+
+def make_step(targets: dict[str, Targets], settings: Settings, device: torch.device) -> Callable:
+    """What `Trainer` calls for a batch: the weighted terms of the loss, against the targets of its split."""
+    importance = settings.importance()
+
+    def step(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with autocast(device):
+            out = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        terms = image2mesh_loss(out, batch, targets["train" if network.training else "val"])
+        return {name: importance[name] * term for name, term in terms.items()}
+
+    return step
 
 
 def new_model(settings: Settings, targets: Targets) -> Image2Mesh:
@@ -155,13 +113,8 @@ def save_model(
     with whole(folder / "model.safetensors") as temporary:
         save_file({k: v.contiguous().cpu() for k, v in halves.items()}, temporary)
     n_templates, _, n_edges = model.sizes
-    content = {
-        "settings": asdict(settings),
-        "n_templates": n_templates,
-        "n_edges": n_edges,
-        "categories": {s: categories[s] for s in graph.synsets},
-        "templates": [[t.synset, t.model_id] for t in graph.templates],
-    }
+    content = describe(settings, graph) | {"n_templates": n_templates, "n_edges": n_edges}
+    content["categories"] = {s: categories[s] for s in graph.synsets}
     save_json(folder / "model.json", content)
 
 
@@ -171,10 +124,7 @@ def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Se
     Raises:
         FileNotFoundError: the run has no model. ValueError: the model was trained with other templates.
     """
-    path, content = Path(folder) / "model.json", _description(folder)
-    if content["templates"] != [[t.synset, t.model_id] for t in graph.templates]:
-        raise ValueError(f"{path} was trained with other templates than the graph has: run 03_training again.")
-    settings = Settings.of(content["settings"])
+    content, settings = read_description(folder, graph)
     model = Image2Mesh(
         backbone=settings.backbone,
         node=settings.node,
@@ -190,11 +140,4 @@ def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Se
 
 def categories_of(folder: str | Path) -> dict[str, str]:
     """{synset: name} of the categories that a run's network knows."""
-    return _description(folder)["categories"]
-
-
-def _description(folder: str | Path) -> dict:
-    path = Path(folder) / "model.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no model: run 03_training first.")
-    return json.loads(path.read_text())
+    return read_description(folder)[0]["categories"]

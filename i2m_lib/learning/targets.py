@@ -82,13 +82,19 @@ class Targets:
 
         Exact: an affine map of the control points is the same map of the deformed template.
         """
-        scale = (1 + (taller**2 - 1) * self.height[model] ** 2).rsqrt()
-        factors = torch.stack([scale, taller * scale, scale], 1)
+        factors = stretch_factors(self.height[model], taller)
         return torch.einsum("ba,bwak->bwk", factors, self.parts[model]) - self.origin[self.slots[model]]
 
     def to(self, device: torch.device | str) -> "Targets":
         moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in vars(self).items()}
         return Targets(**moved)
+
+
+def stretch_factors(height: torch.Tensor, taller: torch.Tensor) -> torch.Tensor:
+    """Factors (b, 3) of x, y, z that make shapes of diagonal 1 and given height (b,) `taller` (b,) times as high and
+    keep the diagonal."""
+    scale = (1 + (taller**2 - 1) * height**2).rsqrt()
+    return torch.stack([scale, taller * scale, scale], 1)
 
 
 def make_targets(

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from i2m_lib.files import save_json, save_parquet, whole
+from i2m_lib.files import save_json, save_parquet
 
+from .checkpoints import read_state, write_state, write_tensors
 from .distributed import parallel, share, total
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,15 @@ class Trainer:
         done, patience = len(self.history), self.schedule.patience
         return done >= self.schedule.epochs or 0 < patience <= done - self.best["epoch"]
 
+    @property
+    def best_file(self) -> Path:
+        return self.folder / f"best_{self.best['epoch']}.safetensors"
+
+    @property
+    def progress(self) -> float:
+        """Share of all steps that are done."""
+        return (len(self.history) + self.position / self.n_steps) / self.schedule.epochs
+
     def run(self) -> pd.DataFrame:
         """Trains from the last checkpoint, or from the start, to the end; returns the history, a row an epoch."""
         self.resume()
@@ -117,7 +127,7 @@ class Trainer:
                 callback(self)
         total(torch.zeros(1, device=next(self.model.parameters()).device))  # until the first process has written
         if self.best["epoch"]:
-            self.model.load_state_dict(load_file(self.folder / f"best_{self.best['epoch']}.safetensors"))
+            self.model.load_state_dict(load_file(self.best_file))
         return pd.DataFrame(self.history)
 
     def train(self, start: float) -> None:
@@ -130,9 +140,9 @@ class Trainer:
             torch.manual_seed(seed_of(seed, epoch, i, share().rank))  # what layers draw, such as dropout
             batch = batches[i]
             terms = self.step(self.parallel, batch)
-            self.update(sum(terms.values()), (epoch + (i + 1) / self.n_steps) / self.schedule.epochs)
-            self.add(self.sums, terms, batch)
             self.position, self.seconds = i + 1, time.perf_counter() - start
+            self.update(sum(terms.values()))
+            self.add(self.sums, terms, batch)
             if time.perf_counter() - self.saved >= self.save_seconds:
                 self.save()
             for callback in self.callbacks:
@@ -148,10 +158,10 @@ class Trainer:
                 self.add(sums, self.step(self.model, batch), batch)
         return self.means(sums)
 
-    def update(self, loss: Tensor, progress: float) -> None:
+    def update(self, loss: Tensor) -> None:
         """One optimiser step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr * self.schedule.factor(progress)
+            group["lr"] = self.schedule.lr * self.schedule.factor(self.progress)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)
@@ -183,17 +193,13 @@ class Trainer:
         loss = row.get("val_loss", -len(self.history))  # without validation the last is the best
         if loss < self.best["loss"]:
             self.best = {"epoch": len(self.history), "loss": loss}
-            self.write(f"best_{len(self.history)}.safetensors", self.model.state_dict())
+            if share().rank == 0:
+                write_tensors(self.best_file, self.model.state_dict())
         self.save()
         if share().rank == 0:
             losses = [f"{split} {row[f'{split}_loss']:.4f}" for split in ("train", "val") if f"{split}_loss" in row]
             text = ", ".join([*losses, f"{row['seconds']:.0f} s"])
             log.info("epoch %d/%d: %s", row["epoch"], self.schedule.epochs, text)
-
-    def write(self, name: str, tensors: dict[str, Tensor]) -> None:
-        if share().rank == 0:
-            with whole(self.folder / name) as temporary:
-                save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
 
     def save(self) -> None:
         """Model, optimiser and position, each file whole. The json comes last: it vouches for the tensors."""
@@ -203,16 +209,13 @@ class Trainer:
         if share().rank:
             return
         name = f"checkpoint_{len(self.history)}_{self.position}.safetensors"
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        self.write(name, tensors)
+        write_state(self.folder / name, self.model, self.optimizer)
         content = {"file": name, "made_with": self.made_with, "position": self.position, "sums": sums}
         content |= {"seconds": self.seconds, "best": self.best, "history": self.history}
         save_json(self.folder / "checkpoint.json", content)
         save_parquet(self.folder / "history.parquet", pd.DataFrame(self.history))
         for old in self.folder.glob("*.safetensors"):
-            if old.name not in (name, f"best_{self.best['epoch']}.safetensors"):
+            if old not in (self.folder / name, self.best_file):
                 old.unlink()
 
     def resume(self) -> None:
@@ -228,19 +231,7 @@ class Trainer:
         old, new = content["made_with"], json.loads(json.dumps(self.made_with))
         if differing := [f"{k} = {old.get(k)}, not {v}" for k, v in new.items() if old.get(k) != v]:
             raise ValueError(f"{path} was made with {'; '.join(differing)}: delete {self.folder} to start anew.")
-        tensors = load_file(self.folder / content["file"])
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, name = key.split(".")
-                # In the parameter's memory format: other strides are summed in another order.
-                like = parameters[int(i)]
-                same = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-                state.setdefault(int(i), {})[name] = same
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        read_state(self.folder / content["file"], self.model, self.optimizer)
         for name in ("history", "position", "sums", "seconds", "best"):
             setattr(self, name, content[name])
         log.info("resumed after epoch %d, step %d", len(self.history), self.position)

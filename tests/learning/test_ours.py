@@ -9,7 +9,8 @@ from i2m_lib.learning import distributed
 from i2m_lib.learning.batches import Batches, balanced
 from i2m_lib.learning.losses import image2mesh_loss
 from i2m_lib.learning.networks import trunk
-from i2m_lib.learning.ours import Settings, load_model, train
+from i2m_lib.learning.ours import load_model, train
+from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import deformation_space, make_targets, soft_labels
 from i2m_lib.templates.ffd import Lattice, displace, free_points, symmetric_basis
 from i2m_lib.templates.graph import TemplateGraph
@@ -105,7 +106,7 @@ def test_labels_stay_within_the_category(dataset, tiny_run, targets):
 
 
 def batches(views, epoch, batch_size=4):
-    return Batches(views, 32, batch_size, torch.device("cpu"), seed=0, epoch=epoch)
+    return Batches(views, Settings(1, batch_size, 1e-3, size=32), torch.device("cpu"), epoch)
 
 
 def test_batches_repeat_by_epoch_and_vary_between_epochs(tiny_run):

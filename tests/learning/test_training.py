@@ -1,6 +1,7 @@
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -167,27 +168,40 @@ def test_shares_are_a_partition(n):
     assert [i for part in parts for i in part] == list(range(n))
 
 
-def test_two_processes_learn_as_one_does(tmp_path):
+def free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        return chosen.getsockname()[1]
+
+
+def train_share(folder):
+    """What torchrun runs once a process, in the environment that it sets."""
+    with process_group(torch.device("cpu")):
+        trainer = make(folder, norm=False)
+        trainer.run()
+        state = {k: v.contiguous() for k, v in trainer.model.state_dict().items()}
+        save_file(state, folder / f"rank_{share().rank}.safetensors")
+
+
+def test_two_processes_learn_as_one_does(tmp_path, monkeypatch):
     """The same curve as of one process with the whole, that is the doubled, batch, to rounding."""
-    one = make(tmp_path / "one", norm=False)
+    one, two = make(tmp_path / "one", norm=False), tmp_path / "two"
     expected = one.run()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([*command, tmp_path / "two"], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    history = pd.read_parquet(tmp_path / "two" / "history.parquet")
+    two.mkdir()
+    torchrun = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    other = os.environ | {"RANK": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, __file__, two], env=other) as process:
+        train_share(two)
+    assert process.returncode == 0
+    history = pd.read_parquet(two / "history.parquet")
     pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-4)
-    ranks = [load_file(tmp_path / "two" / f"rank_{rank}.safetensors") for rank in range(2)]
+    ranks = [load_file(two / f"rank_{rank}.safetensors") for rank in range(2)]
     assert_same_weights(*ranks)
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(ranks[0][name], value, rtol=1e-3, atol=1e-5)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    target = Path(sys.argv[1])
-    with process_group(torch.device("cpu")):
-        trainer = make(target, norm=False)
-        trainer.run()
-        state = {k: v.contiguous() for k, v in trainer.model.state_dict().items()}
-        save_file(state, target / f"rank_{share().rank}.safetensors")
+    train_share(Path(sys.argv[1]))
