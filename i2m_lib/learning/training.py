@@ -228,7 +228,7 @@ class Trainer:
         if not path.is_file():
             return
         content = json.loads(path.read_text())
-        old, new = content["made_with"], json.loads(json.dumps(self.made_with))
+        old, new = content.get("made_with", {}), json.loads(json.dumps(self.made_with))
         if differing := [f"{k} = {old.get(k)}, not {v}" for k, v in new.items() if old.get(k) != v]:
             raise ValueError(f"{path} was made with {'; '.join(differing)}: delete {self.folder} to start anew.")
         read_state(self.folder / content["file"], self.model, self.optimizer)
