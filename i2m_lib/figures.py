@@ -93,6 +93,26 @@ def draw_graph(places: np.ndarray, pictures: Sequence[np.ndarray], edges: Sequen
     return figure
 
 
+def ceilings(table: pd.DataFrame, floor: float) -> Figure:
+    """Mean value over shapes against the number of templates, a line for each way to choose, and the floor: columns
+    choice, n_templates, model_id, value."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.2))
+    lines = []
+    for (choice, rows), style in zip(table.groupby("choice", sort=False), ("o-", "s--", "^:"), strict=False):
+        means = rows.groupby("n_templates").value.mean()
+        lines += axis.plot(
+            means.index, means, style, color=OURS if choice == "coverage" else OTHERS, label=choice, ms=4
+        )
+    axis.axhline(floor, color=ORACLES, lw=1, label="floor")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sorted(table.n_templates.unique()), [str(n) for n in sorted(table.n_templates.unique())])
+    axis.set(xlabel="templates", ylabel="Chamfer-L1", ylim=(0, 1.1 * max(line.get_ydata().max() for line in lines)))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
 def curves(history: pd.DataFrame) -> Figure:
     """Training and validation value of each term of the loss, an epoch a point."""
     terms = [name.removeprefix("train_") for name in history if name.startswith("train_")]

@@ -21,12 +21,13 @@ from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.ours import categories_of, load_model
 from i2m_lib.paths import project_root
+from i2m_lib.search import Search, used_weights
 from i2m_lib.templates.graph import Template, TemplateGraph
+from i2m_lib.templates.originals import dress
 
 REFERENCE = project_root() / "results" / "reference"
 # An image without transparency shows its object on white; scans and JPEG are not quite white.
 NEARLY_WHITE = 245
-MIN_WEIGHT = 0.02
 WORKING_SIZE = 256
 
 
@@ -63,28 +64,40 @@ class Reconstruction:
         return trimesh.Trimesh(self.V, self.F, face_colors=self.template.C, process=False)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the mesh as .glb, .obj, .ply or whatever else trimesh knows; returns the path."""
+        """Writes the mesh as .glb, .obj, .ply or whatever else trimesh knows, with the template's textures where its
+        original was kept; returns the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.mesh.export(path)
+        scene = self.template.original and dress(self.template, self.d, self.weights)
+        (scene or self.mesh).export(path)
         return path
 
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A trained network with its graph of templates; `size` is the side of its input in pixels."""
+    """A trained network with its graph of templates; `size` is the side of its input in pixels.
+
+    The most probable template is decoded as predicted, unless there is a `search` among several and for a better
+    deformation.
+    """
 
     model: Image2Mesh
     graph: TemplateGraph
     size: int
     categories: dict[str, str]
+    search: Search | None = None
 
     @classmethod
-    def load(cls, run: str | Path = REFERENCE, device: str = "cpu") -> "Reconstructor":
-        """Loads a run's graph and model. Raises FileNotFoundError, with the notebook to run, if it has none."""
+    def load(
+        cls, run: str | Path = REFERENCE, device: str = "cpu", *, top_k: int = 1, refinement: int = 0
+    ) -> "Reconstructor":
+        """Loads a run's graph and model. With them the `top_k` most probable templates are tried and each is refined
+        by `refinement` steps against the mask; by default neither. Raises FileNotFoundError, with the notebook to run,
+        if there is no model."""
         graph = TemplateGraph.load(Path(run) / "graph")
         model, settings = load_model(run, graph)
-        return cls(model.to(device), graph, settings.size, categories_of(run))
+        search = Search(model, graph, top_k, refinement) if top_k > 1 or refinement else None
+        return cls(model.to(device), graph, settings.size, categories_of(run), search)
 
     def reconstruct(self, image: str | Path | Image.Image | np.ndarray) -> Reconstruction:
         """One image of one object, transparent or white around it: a path, a PIL image or an array (h, w, 3 or 4)
@@ -92,21 +105,28 @@ class Reconstructor:
         rgba = torch.from_numpy(read_image(image)).permute(2, 0, 1)[None]
         return self.predict(rgba)[0]
 
-    @torch.inference_mode()
-    def predict(self, rgba: Tensor, batch_size: int = 256, templates: Tensor | None = None) -> list[Reconstruction]:
-        """Images (b, 4, h, w) uint8 with true masks -> their reconstructions, from the most probable template or from
-        `templates` (b,), by their place in the graph."""
+    @torch.no_grad()
+    def predict(self, rgba: Tensor, batch_size: int = 256) -> list[Reconstruction]:
+        """Images (b, 4, h, w) uint8 with true masks -> their reconstructions."""
         device = self.model.means.device
         found = []
-        for start, chunk in enumerate(rgba.split(batch_size)):
-            out = self._answer(compose(crop_to_mask(chunk.to(device).float() / 255, self.size)))
+        for chunk in rgba.split(batch_size):
+            crop = crop_to_mask(chunk.to(device).float() / 255, self.size)
+            out = self._answer(compose(crop))
             p = out["logits"].softmax(1)
-            given = slice(start * batch_size, start * batch_size + len(chunk))
-            best = p.argmax(1) if templates is None else templates[given].to(device)
+            best = p.argmax(1)
             rows = torch.arange(len(best), device=device)
-            d = self.model.lattice(out["y"][rows, best], best)
-            found += self._unpack(p, best, d, out["weights"][rows, best], out["camera"], out["z"])
+            y, a, camera = out["y"][rows, best], out["weights"][rows, best], out["camera"]
+            if self.search is not None:
+                best, y, a, camera = (x.to(device) for x in self.search(crop[:, 3], p, out))
+            found += self._unpack(p, best, self.model.lattice(y, best), a, camera, out["z"])
         return found
+
+    @torch.no_grad()
+    def outputs(self, rgba: Tensor) -> dict[str, Tensor]:
+        """What the network says of images (b, 4, h, w) uint8, on the CPU: see `Image2Mesh.forward`."""
+        crop = crop_to_mask(rgba.to(self.model.means.device).float() / 255, self.size)
+        return {name: x.float().cpu() for name, x in self._answer(compose(crop)).items()}
 
     def _answer(self, image: Tensor) -> dict[str, Tensor]:
         """The network's outputs for images (b, 3, s, s), averaged with those for their mirror images: a symmetric
@@ -127,7 +147,7 @@ class Reconstructor:
         for p, best, d, a, camera, z in zip(*(t.double().cpu().numpy() for t in tensors), strict=True):
             template = self.graph.templates[int(best)]
             by_category = {self.categories[s]: float(p[self._slots(s)].sum()) for s in self.graph.synsets}
-            a = np.where(a > MIN_WEIGHT, a, 0.0)[: len(template.neighbours)]
+            a = used_weights(template, a)
             azimuth = float(np.degrees(np.arctan2(camera[0], camera[1])) % 360)
             reconstructions.append(
                 Reconstruction(

@@ -59,3 +59,47 @@ def test_the_viewer_takes_meshes_without_a_warning(mesh):
     assert first.vertices.dtype == np.float32
     assert first.indices.dtype == np.uint32
     assert len(first.vertices) == 3 * len(mesh[1])
+
+
+@pytest.fixture
+def templates(dataset):
+    from i2m_lib.templates.build import build_graph
+
+    return build_graph(dataset, n_templates=2, seed=0, workers=1)[0].templates[:2]
+
+
+def test_the_explorer_follows_its_sliders(templates):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        box = viewer.explore(templates)
+        controls, plot = box.children
+        edge, share, _, x, *_ = controls.children
+        mesh, points = plot.objects
+        t, before = templates[0], mesh.vertices.copy()
+        share.value = 1.0
+    V = t.correspondence(0)
+    np.testing.assert_allclose(mesh.vertices, V[t.F].reshape(-1, 3), atol=1e-6)
+    x.value = 0.1
+    assert not np.allclose(mesh.vertices, V[t.F].reshape(-1, 3), atol=1e-3)
+    assert len(points.positions) == 64
+    edge.value = (1, 0)
+    assert box.children[1] is not plot
+    assert len(before) == 3 * len(t.F)
+
+
+def test_a_pushed_control_point_takes_its_mirror_image_along(templates):
+    t = templates[0]
+    _, rest = viewer.deformed(t, 0, 0.0, 5, [0, 0, 0])
+    _, pushed = viewer.deformed(t, 0, 0.0, 5, [0.1, 0.2, 0.3])
+    moved = pushed - rest
+    assert (np.abs(moved).sum(1) > 0).sum() == 2
+    np.testing.assert_allclose(moved[np.abs(moved).sum(1) > 0], [[0.1, 0.2, 0.3], [-0.1, 0.2, 0.3]])
+
+
+def test_ceilings_have_a_line_for_each_choice():
+    rows = [(c, n, m, 1 / n) for c in ("coverage", "random") for n in (1, 2, 4) for m in "ab"]
+    figure = figures.ceilings(pd.DataFrame(rows, columns=["choice", "n_templates", "model_id", "value"]), 0.1)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert set(lines) == {"coverage", "random", "floor"}
+    np.testing.assert_allclose(lines["random"].get_ydata(), [1, 0.5, 0.25])
+    plt.close(figure)

@@ -80,7 +80,8 @@ def test_a_few_cells_are_checked(code):
 
 def test_cells_are_short_and_define_little(code):
     for cell in code:
-        assert len(cell.source.splitlines()) <= MAX_LINES, cell.source
+        # The parameters take a line each.
+        assert "parameters" in tags(cell) or len(cell.source.splitlines()) <= MAX_LINES, cell.source
         for node in ast.walk(tree(cell)):
             assert not isinstance(node, ast.ClassDef), cell.source
             if isinstance(node, ast.FunctionDef):

@@ -3,8 +3,11 @@ import pytest
 import trimesh
 from PIL import Image
 
+from i2m_lib.dataset.meshes import barycentric_samples
 from i2m_lib.evaluation.baselines import load_images
 from i2m_lib.reconstruct import Reconstructor, read_image
+from i2m_lib.search import surface
+from i2m_lib.templates.ffd import displace
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,31 @@ def test_mirror_images_get_one_shape_from_opposite_sides(reconstructor, view):
     assert (r.azimuth + mirrored.azimuth) % 360 == pytest.approx(0, abs=1) or (
         r.azimuth + mirrored.azimuth
     ) % 360 == pytest.approx(360, abs=1)
+
+
+def test_a_search_stays_among_the_likely_templates(reconstructor, tiny_run, dataset):
+    images = load_images(dataset, np.arange(2))
+    searched = Reconstructor.load(tiny_run.folder, top_k=2, refinement=3)
+    for plain, found in zip(reconstructor.predict(images), searched.predict(images), strict=True):
+        assert found.template in searched.graph.templates
+        assert np.isfinite(found.V).all()
+        np.testing.assert_allclose(found.probabilities, plain.probabilities, atol=1e-6)
+        likely = np.argsort(-plain.probabilities)[:2]
+        assert found.template.model_id in [reconstructor.graph.templates[i].model_id for i in likely]
+    assert reconstructor.search is None
+
+
+def test_surface_samples_follow_the_decoded_mesh(reconstructor):
+    """S, M and R at samples say where the samples of the decoded mesh lie."""
+    template = reconstructor.graph.templates[0]
+    S, M, R = surface(template, n_edges=len(template.neighbours) + 1)
+    assert not R[-1].any()
+    rng = np.random.default_rng(0)
+    d, a = rng.normal(0, 0.05, (32, 3)), rng.random(len(template.neighbours))
+    moved = S + displace(M, d) + np.tensordot(a, R[: len(a)], axes=1)
+    face, w = barycentric_samples(template.V, template.F, len(S), np.random.default_rng(0))
+    expected = np.einsum("nc,nca->na", w, template.decode(d, a)[template.F[face]])
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj"])

@@ -6,6 +6,7 @@
 <out>/views.npy, views.parquet            all images; a row for each
 <out>/cost.parquet                        seconds for each model: no part of the dataset, whose other
                                           files are the same byte for byte in each build
+<out>/near_duplicates.parquet             pairs across splits and how near they are
 <out>/models.parquet                      a row for each model; written last
 """
 
@@ -15,7 +16,7 @@ import shutil
 import threading
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, fields
 from functools import partial
 from pathlib import Path
 
@@ -24,40 +25,27 @@ import pandas as pd
 
 from i2m_lib.files import save_json, save_npz, save_parquet
 
-from . import meshes
-from .cameras import Camera, check_ranges, sample_cameras
+from . import leakage
+from .cameras import Camera, check_ranges
+from .model import Recipe, prepare, take_views
 from .pack import check_space, pack_views, remove_leftovers, save_part, writing
 from .parallel import orphaned, run_chunks
-from .r2n2 import read_renderings
 from .render import Renderer
-from .shapenet import Corpus, CorpusError, ModelSource, hashed
+from .shapenet import Corpus
+from .source import CorpusError, ModelSource
 from .views import Dataset
 
 CHUNK = 8  # models that share one renderer
 _ONE_AT_A_TIME = threading.Lock()  # a worker of Dask has threads, which VTK does not bear
 WORDS = "synset category model_id split source layout status reason near_duplicate_of sha256"
-COUNTS = "vertices faces nan_vertices merged_vertices unreferenced_vertices degenerate_faces"
+COUNTS = (
+    "vertices faces source_faces nan_vertices nan_faces merged_vertices unreferenced_vertices degenerate_faces "
+    "duplicate_faces simplified_faces flat_axes missing_materials missing_textures broken_textures"
+)
 # Words first, then numbers, which quarantined models lack.
 MODEL_COLUMNS = dict.fromkeys(WORDS.split(), "string")
-MODEL_COLUMNS |= {f"n_{name}": "Int64" for name in [*COUNTS.split(), "duplicate_faces"]}
+MODEL_COLUMNS |= {f"n_{name}": "Int64" for name in COUNTS.split()}
 MODEL_COLUMNS |= {"watertight": "boolean", "scale": "Float64", "centre": "object"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is made of one model. Camera ranges are those of `cameras.sample_cameras`."""
-
-    n_views: int
-    image_size: int
-    n_surface: int
-    seed: int
-    max_faces: int
-    azimuth: tuple[float, float]
-    elevation: tuple[float, float]
-    distance: tuple[float, float]
-    fill: tuple[float, float]
-    focal: tuple[float, float] | None
-    renderings: Path | None
 
 
 def build_dataset(
@@ -70,7 +58,10 @@ def build_dataset(
     seed: int,
     categories: list[str] | None = None,
     max_models: int | None = None,
+    splits: str | Path = "",
     max_faces: int = 200_000,
+    oversized: str = "simplify",
+    drop_near_duplicates: bool = False,
     azimuth: tuple[float, float] = (0.0, 360.0),
     elevation: tuple[float, float] = (-5.0, 40.0),
     distance: tuple[float, float] = (1.6, 2.4),
@@ -82,21 +73,27 @@ def build_dataset(
     progress: bool = True,
 ) -> Dataset:
     """Cleans, samples and renders the corpus into the folder `out`, and opens it. `categories`
-    are names or synsets (None for all), `max_models` is a limit for each; camera ranges are those
-    of `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in
+    are names or synsets (None for all), `max_models` is a limit for each, `splits` is a file that
+    `splits.read_splits` knows ("" for the corpus's all.csv, if any). A model of more than
+    `max_faces` is simplified (its samples S are still those of the whole surface) or, if
+    `oversized` is 'refuse', quarantined. Near-duplicates across splits (`leakage`) are listed; with
+    `drop_near_duplicates`, those in test get the status 'dropped' and no views. Camera ranges are
+    those of `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in
     place of our own: then no camera is drawn. It works on `workers` processes, or on all those
     of the Dask `scheduler` at the given address, which must see corpus and `out` under the same
     paths. Models that cannot be used are listed with a reason. Call again to resume an interrupted
     build; a finished one is opened at once. Raises CorpusError if `out` was built in another way
     or cannot be written."""
     out = Path(out).absolute()
+    if oversized not in ("simplify", "refuse"):
+        raise CorpusError(f"oversized is {oversized!r}: write 'simplify' or 'refuse'.")
     check_ranges(azimuth, elevation, distance, fill, focal)
     drawn = Path(renderings).absolute() if renderings else None
     if drawn and not drawn.is_dir():
         raise CorpusError(f"{drawn} is no folder: give the one that holds the synsets' renderings.")
     ranges = (tuple(azimuth), tuple(elevation), tuple(distance), tuple(fill), focal and tuple(focal))
-    recipe = Recipe(n_views, image_size, n_surface, seed, max_faces, *ranges, drawn)
-    corpus = Corpus.open(Path(corpus_root).absolute(), split_seed=seed)
+    recipe = Recipe(n_views, image_size, n_surface, seed, max_faces, *ranges, drawn, oversized, drop_near_duplicates)
+    corpus = Corpus.open(Path(corpus_root).absolute(), split_seed=seed, splits=splits)
     sources = corpus.choose(categories, max_models, seed=seed)
     with writing(out):
         _claim(out, asdict(recipe) | {"renderings": bool(drawn)} | _fingerprint(corpus, sources))
@@ -116,7 +113,8 @@ def _fingerprint(corpus: Corpus, sources: list[ModelSource]) -> dict:
     """Knows the input by its list of models, so that a corpus may be moved."""
     lines = [f"{s.synset} {s.model_id} {s.layout} {corpus.splits[s.model_id]}" for s in sources]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return {"n_models": len(sources), "models_sha256": digest}
+    counts = {name: getattr(corpus, name) for name in ("split_list", "n_unlisted", "n_absent")}
+    return {"n_models": len(sources), "models_sha256": digest, **counts}
 
 
 def _claim(out: Path, parameters: dict) -> None:
@@ -151,9 +149,9 @@ def _build_model(source: ModelSource, out: Path, recipe: Recipe, renderer: Rende
     row_path = _row_path(out, source)
     times = [time.perf_counter()]
     try:
-        row, arrays = _prepare(source, recipe)
+        row, arrays, skin = prepare(source, recipe)
         times.append(time.perf_counter())
-        cameras, images = _views(source, row, arrays, recipe, renderer)
+        cameras, images = take_views(source, row, arrays, skin, recipe, renderer)
     except Exception as error:  # whatever one model breaks, the run goes on
         save_json(row_path, {"status": "quarantined", "reason": _reason(error)})
         return
@@ -169,68 +167,21 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
-def _prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray]]:
-    """The model's row, and its arrays in the canonical frame."""
-    raw = meshes.load_mesh(source, max_faces=recipe.max_faces)
-    mesh, counts = meshes.clean(raw.V, raw.F, raw.C)
-    V, centre, scale = meshes.normalise(mesh.V)
-    rng = np.random.default_rng([recipe.seed, hashed(source.model_id)])
-    S, face = meshes.sample_surface(V, mesh.F, recipe.n_surface, rng)
-    N = meshes.cross_products(V, mesh.F)[face]
-    N /= np.linalg.norm(N, axis=1, keepdims=True)
-    row = {
-        "sha256": hashlib.sha256(source.read(Path(source.entry).name)).hexdigest(),
-        "n_vertices": len(V),
-        "n_faces": len(mesh.F),
-        "watertight": meshes.is_watertight(mesh.F),
-        "centre": centre.tolist(),
-        "scale": scale,
-        **counts,
-    }
-    arrays = {"V": V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
-    return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}
-
-
-def _views(
-    source: ModelSource, row: dict, arrays: dict[str, np.ndarray], recipe: Recipe, renderer: Renderer | None
-) -> tuple[list[Camera], np.ndarray]:
-    """The cameras of a model and its images (n_views,size,size,4), drawn here or elsewhere."""
-    if renderer is not None:
-        return _shoot(source.model_id, arrays, recipe, renderer)
-    folder = recipe.renderings / source.synset / source.model_id / "rendering"
-    V, layout = arrays["V"].astype(np.float64), {"layout": source.layout}
-    return read_renderings(folder, row | layout, V, arrays["F"], n_views=recipe.n_views, size=recipe.image_size)
-
-
-def _shoot(
-    model_id: str, arrays: dict[str, np.ndarray], recipe: Recipe, renderer: Renderer
-) -> tuple[list[Camera], np.ndarray]:
-    """The cameras of a model and its images (n_views,size,size,4). Each view has a generator of
-    its own, so that view k is the same whatever n_views is."""
-    V = arrays["V"].astype(np.float64)
-    renderer.load(V, arrays["F"], arrays["C"])
-    ranges = {name: getattr(recipe, name) for name in ("azimuth", "elevation", "distance", "fill", "focal")}
-    cameras, images = [], []
-    for view in range(recipe.n_views):
-        rng = np.random.default_rng([recipe.seed, hashed(model_id), 1 + view])
-        cameras += sample_cameras(1, rng, V=V, **ranges)
-        images.append(renderer.shoot(cameras[-1], rng))
-        if not images[-1].any():
-            raise meshes.MeshError(f"view {view} is empty: nothing was drawn")
-    return cameras, np.stack(images)
-
-
 def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe) -> None:
     """Joins the finished models into views.npy, views.parquet and, last, models.parquet."""
-    rows, cameras, seconds = [], [], []
+    rows, cameras, seconds, descriptors = [], [], [], []
     for source in sources:
         row = json.loads(_row_path(out, source).read_text())
         cameras.append(np.array(row.pop("cameras", [])))  # a tenth of the memory of its lists
         seconds.append(row.pop("seconds", [None, None]))
+        descriptors.append(np.array(row.pop("descriptor", []), np.float32))
         rows.append(row)
     usable = [i for i, row in enumerate(rows) if row["status"] == "ok"]
     if not usable:
         raise CorpusError(f"{corpus.root} has no usable model; the first: {rows[0]['reason']}")
+    ok = [(sources[i], rows[i], descriptors[i]) for i in usable]
+    leakage.mark_near_duplicates(*zip(*ok, strict=True), corpus.splits, out, drop=recipe.drop_near_duplicates)
+    usable = [i for i in usable if rows[i]["status"] == "ok"]
     parts = [_row_path(out, sources[i]).with_suffix(".rgba") for i in usable]
     n, size = recipe.n_views, recipe.image_size
     pack_views(out / "views.npy", parts, (n, size, size, 4))

@@ -1,140 +1,104 @@
 """From a model's file to a clean mesh in the canonical frame, and samples of its surface."""
 
 import posixpath
-from contextlib import suppress
-from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .shapenet import ModelSource
+from .obj import MeshError, read_obj
+from .source import ModelSource
+from .textures import Skin, paint
 
-DEFAULT_COLOUR = (200, 200, 200)
 MERGE_TOLERANCE = 1e-6  # of the bounding-box diagonal
+DIAGONALS = (1e-30, 1e30)  # beyond them squares of coordinates leave the range of floats
 # ShapeNetCore v1 faces +X where v2 faces -Z; a quarter turn about +Y takes one to the other.
 V1_TO_CANONICAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
-class MeshError(ValueError):
-    """The mesh cannot be used; the message is one sentence that says why."""
-
-
 @dataclass(frozen=True)
 class RawMesh:
-    """Vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8 sRGB."""
+    """Vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8 sRGB, the textures
+    if there are any, and how many of each fault were found on the way here."""
 
     V: np.ndarray
     F: np.ndarray
     C: np.ndarray
+    skin: Skin | None = None
+    counts: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Beside:
-    """What trimesh asks for materials and textures: they come through ModelSource.read alone."""
-
-    source: ModelSource
-
-    def get(self, name: str) -> bytes:
-        return self.source.read(name)
-
-    __getitem__ = get
-
-
-def load_mesh(source: ModelSource, *, max_faces: int) -> RawMesh:
+def load_mesh(source: ModelSource, *, max_faces: int | None) -> RawMesh:
     """All triangles of the model's file, +Y up and -Z front, in the file's own units.
     Raises MeshError if it is unreadable, empty or has more than `max_faces` faces."""
-    import trimesh  # here, as training nodes sample surfaces without having it
-
-    data = source.read(posixpath.basename(source.entry))
-    file_type = posixpath.splitext(source.entry)[1][1:]
+    name = posixpath.basename(source.entry)
     try:
-        scene = trimesh.load_scene(BytesIO(data), file_type=file_type, resolver=_Beside(source), process=False)
-    except Exception as error:  # trimesh raises whatever its parsers run into
-        raise MeshError(f"unreadable: {type(error).__name__}: {error}") from error
-    # An obj has no transforms, so its geometries share one frame.
-    parts = [part for part in scene.geometry.values() if len(getattr(part, "faces", ()))]
-    n_faces = sum(len(part.faces) for part in parts)
-    if not n_faces:
-        raise MeshError("empty: the file holds no triangle")
-    if n_faces > max_faces:
-        raise MeshError(f"too many faces: {n_faces} where max_faces is {max_faces}")
-    if any(part.faces.max() >= len(part.vertices) for part in parts):
-        raise MeshError("unreadable: a face names a vertex that is not in the file")
-    starts = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
-    V = np.concatenate([part.vertices for part in parts]).astype(np.float64)
-    F = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)])
-    C = np.concatenate([_face_colours(part.visual, part.faces) for part in parts])
-    return RawMesh(V @ V1_TO_CANONICAL.T if source.layout == "v1" else V, F.astype(np.int64), C)
+        data = source.read(name)
+    except FileNotFoundError:
+        raise MeshError(f"missing: {source.container.name} holds no {source.entry}; download the model again") from None
+    except OSError as error:
+        raise MeshError(f"unreadable: {error}; check the disk and the file's rights") from error
+    if not data.strip():
+        raise MeshError(f"empty: {name} has no content; download it again")
+    obj = read_obj(data)
+    if max_faces is not None and len(obj.F) > max_faces:
+        raise MeshError(f"too many faces: {len(obj.F)} where max_faces is {max_faces}; raise it or simplify them")
+    C, skin, counts = paint(obj, source)
+    V = obj.V @ V1_TO_CANONICAL.T if source.layout == "v1" else obj.V
+    # By material, the last first: the order in which earlier datasets drew their samples.
+    order = np.argsort(-obj.material, kind="stable")
+    return RawMesh(V, obj.F[order], C[order], skin and skin.of(order), {"n_source_faces": len(obj.F), **counts})
 
 
-def _face_colours(visual: Any, F: np.ndarray) -> np.ndarray:
-    """(m,3) uint8 from texture, diffuse or vertex colours, in this order of preference."""
-    material = getattr(visual, "material", None)
-    image = getattr(material, "image", None)
-    # trimesh stands in for a missing .mtl with a grey image, which comes from no file.
-    if image is not None and "file_path" in image.info:
-        with suppress(OSError):  # a broken image need not cost the model
-            return _sample_texture(np.asarray(image.convert("RGB")), visual.uv, F)
-    if "kd" in getattr(material, "kwargs", {}):
-        colours = material.diffuse[:3]
-    elif material is None and visual.defined:
-        colours = visual.face_colors[:, :3]
-    else:
-        colours = DEFAULT_COLOUR
-    return np.broadcast_to(np.uint8(colours), (len(F), 3))
-
-
-def _sample_texture(image: np.ndarray, uv: np.ndarray | None, F: np.ndarray) -> np.ndarray:
-    """Mean texture (h,w,3) colour of each face at four points inside it; uv (n,2) has v up."""
-    if uv is None or not np.isfinite(uv).all():
-        return np.tile(image.mean((0, 1)).astype(np.uint8), (len(F), 1))
-    inside = np.vstack([np.full((1, 3), 1 / 3), np.full((3, 3), 1 / 6) + np.eye(3) / 2])
-    at = np.einsum("pk,mkc->mpc", inside, uv[F]) % 1.0  # (m,4,2); textures repeat
-    h, w = image.shape[:2]
-    columns = np.minimum((at[..., 0] * w).astype(int), w - 1)
-    rows = np.minimum(((1 - at[..., 1]) * h).astype(int), h - 1)
-    return image[rows, columns].mean(1).astype(np.uint8)
-
-
-def clean(V: np.ndarray, F: np.ndarray, C: np.ndarray) -> tuple[RawMesh, dict[str, int]]:
-    """Removes what carries no surface: vertices that are NaN or equal to another within 1e-6 of
-    the diagonal (by place alone), faces that name a vertex twice, doubled faces (reversed ones
-    too), unused vertices. Also returns the number of each. Faces without area but with three
-    vertices stay: they close T-junctions. Raises MeshError if no shape is left."""
+def clean(raw: RawMesh) -> RawMesh:
+    """Removes what carries no surface: vertices that are NaN, infinite or equal to another within
+    1e-6 of the diagonal (by place alone), faces that name a vertex twice, doubled faces (reversed
+    ones too), unused vertices; adds the number of each, and of the axes along which the model is
+    flat, to the counts. Faces without area but with three vertices stay: they close T-junctions.
+    Raises MeshError if no shape is left."""
+    V, F = raw.V, raw.F
     finite = np.isfinite(V).all(1)
-    whole = finite[F].all(1)
-    F, C = F[whole], C[whole]
+    whole = np.flatnonzero(finite[F].all(1))
+    F = F[whole]
     if not len(F):
-        raise MeshError("NaN: no face has three finite vertices")
+        raise MeshError("NaN: no face has three finite vertices; export the model again")
     used = np.unique(F)
-    extent = np.ptp(V[used], axis=0)
-    _check_extent(extent)
+    diagonal, n_flat = _measure(V[used])
     n_used, n_unreferenced = len(used), int(finite.sum()) - len(used)
-    V, F = _merge(V[used], np.searchsorted(used, F), np.linalg.norm(extent) * MERGE_TOLERANCE)
+    V, F = _merge(V[used], np.searchsorted(used, F), diagonal * MERGE_TOLERANCE)
 
     corners = np.sort(F, axis=1)
     proper = np.flatnonzero((np.diff(corners, axis=1) > 0).all(1))
     if not len(proper):
-        raise MeshError("empty: every face is degenerate")
+        raise MeshError("empty: every face is degenerate; export the model again")
     _, first = np.unique(corners[proper], axis=0, return_index=True)
     keep = proper[np.sort(first)]
     used = np.unique(F[keep])
-    counts = {
+    counts = raw.counts | {
         "n_nan_vertices": int((~finite).sum()),
+        "n_nan_faces": len(raw.F) - len(whole),
         "n_merged_vertices": n_used - len(V),
         "n_unreferenced_vertices": n_unreferenced + len(V) - len(used),
         "n_degenerate_faces": len(F) - len(proper),
         "n_duplicate_faces": len(proper) - len(keep),
+        "n_flat_axes": n_flat,
     }
-    return RawMesh(V[used], np.searchsorted(used, F[keep]), C[keep]), counts
+    skin = raw.skin and raw.skin.of(whole[keep])
+    return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, counts)
 
 
-def _check_extent(extent: np.ndarray) -> None:
+def _measure(V: np.ndarray) -> tuple[float, int]:
+    """The diagonal of the bounding box and the number of its axes without extent: one if the model
+    is flat, as a sheet may be; more if it is no shape."""
+    with np.errstate(over="ignore"):
+        extent = np.ptp(V, axis=0)
     if not extent.any():
-        raise MeshError("all vertices are equal: the file may be compressed in an unknown way")
-    if (extent <= MERGE_TOLERANCE * extent.max()).sum() >= 2:
-        raise MeshError(f"flat: its extents are {np.round(extent, 6).tolist()}, so it is a line")
+        raise MeshError("all vertices are equal: the file may be compressed in an unknown way; export it again")
+    if not DIAGONALS[0] < extent.max() < DIAGONALS[1]:
+        raise MeshError(f"absurd coordinates: the shape is {extent.max():.3g} long; scale it")
+    n_flat = int((extent <= MERGE_TOLERANCE * extent.max()).sum())
+    if n_flat >= 2:
+        raise MeshError(f"flat: its extents are {np.round(extent, 6).tolist()}, so it is a line; remove it")
+    return float(np.linalg.norm(extent)), n_flat
 
 
 def _merge(V: np.ndarray, F: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from i2m_lib.files import whole
 
-from .shapenet import CorpusError
+from .source import CorpusError
 
 BATCH = 64  # parts that lie on disk twice while they are packed
 TEMPORARY = re.compile(r"\.\d+\..+")  # as i2m_lib.files names them

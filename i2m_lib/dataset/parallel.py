@@ -9,7 +9,9 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from .shapenet import CorpusError
+from .source import CorpusError
+
+TIMEOUT = "20s"  # for a Dask scheduler to answer
 
 
 def run_chunks(work: Callable, chunks: Sequence[Sequence], *, workers: int, scheduler: str, progress: bool) -> None:
@@ -49,7 +51,7 @@ def _on_cluster(address: str) -> ExitStack:
     except ImportError as error:
         raise CorpusError("A scheduler needs Dask: pip install 'i2m_lib[cluster]'.") from error
     try:
-        client = Client(address, timeout="20s", set_as_default=False)
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise CorpusError(f"No Dask scheduler answers at {address} ({error}): start one, or leave it empty.") from error
     stack = ExitStack()

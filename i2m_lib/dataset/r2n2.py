@@ -25,7 +25,7 @@ from i2m_lib.files import whole
 
 from .cameras import Camera, mask_iou, silhouette
 from .render import Renderer
-from .shapenet import hashed
+from .splits import hashed
 from .views import Dataset
 
 MAX_CAMERA_DIST = 1.75  # units of the model's file

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from functools import cache
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
 from .cameras import OVERSAMPLING, Camera
+from .textures import Skin
 
 
 class Renderer:
@@ -37,7 +39,7 @@ class Renderer:
         for light in (self._key, self._fill):
             self._plotter.add_light(light)
         self._pixels = vtkUnsignedCharArray()
-        self._mesh = None
+        self._actors: list[pv.Actor] = []
 
     def __enter__(self) -> "Renderer":
         return self
@@ -45,11 +47,32 @@ class Renderer:
     def __exit__(self, *exception: object) -> None:
         self._plotter.close()
 
-    def load(self, V: np.ndarray, F: np.ndarray, C: np.ndarray) -> None:
-        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8."""
-        mesh = pv.PolyData.from_regular_faces(np.asarray(V, np.float32), F)
-        mesh.cell_data["C"] = np.asarray(C, np.uint8)
-        self._mesh = self._plotter.add_mesh(mesh, name="mesh", scalars="C", rgb=True, reset_camera=False, render=False)
+    def load(self, V: np.ndarray, F: np.ndarray, C: np.ndarray, skin: Skin | None = None) -> None:
+        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8 and, on
+        the faces that have one, the textures of `skin`."""
+        for actor in self._actors:
+            self._plotter.remove_actor(actor, render=False)
+        V, F = np.asarray(V, np.float32), np.asarray(F)
+        bare = np.arange(len(F)) if skin is None else np.flatnonzero(skin.texture < 0)
+        self._actors = [self._coloured(V, F[bare], np.asarray(C, np.uint8)[bare])] if len(bare) else []
+        for i, image in enumerate(skin.images if skin else ()):
+            faces = np.flatnonzero(skin.texture == i)
+            if len(faces):
+                self._actors.append(self._textured(V[F[faces]], skin.uv[faces], image))
+
+    def _coloured(self, V: np.ndarray, F: np.ndarray, C: np.ndarray) -> pv.Actor:
+        mesh = pv.PolyData.from_regular_faces(V, F)
+        mesh.cell_data["C"] = C
+        return self._plotter.add_mesh(mesh, scalars="C", rgb=True, reset_camera=False, render=False)
+
+    def _textured(self, triangles: np.ndarray, uv: np.ndarray, image: np.ndarray) -> pv.Actor:
+        """Corners (m,3,3) and their places (m,3,2) on an image (h,w,3)."""
+        F = np.arange(3 * len(triangles)).reshape(-1, 3)
+        mesh = pv.PolyData.from_regular_faces(triangles.reshape(-1, 3), F)
+        mesh.active_texture_coordinates = uv.reshape(-1, 2)
+        texture = pv.Texture(image)
+        texture.repeat, texture.mipmap, texture.interpolate = True, True, True
+        return self._plotter.add_mesh(mesh, texture=texture, color="white", reset_camera=False, render=False)
 
     def shoot(self, camera: Camera, light_rng: np.random.Generator) -> np.ndarray:
         """The loaded mesh as RGBA uint8 (size,size,4) in a random soft light, both sides of its
@@ -74,9 +97,10 @@ class Renderer:
         C: np.ndarray,
         camera: Camera,
         light_rng: np.random.Generator,
+        skin: Skin | None = None,
     ) -> np.ndarray:
         """`load` and `shoot` in one call."""
-        self.load(V, F, C)
+        self.load(V, F, C, skin)
         return self.shoot(camera, light_rng)
 
     def _set_light(self, rng: np.random.Generator) -> None:
@@ -90,17 +114,23 @@ class Renderer:
         ):
             light.SetPosition(*towards)
             light.SetIntensity(intensity)
-        self._mesh.prop.ambient = ambient
+        for actor in self._actors:
+            actor.prop.ambient = ambient
 
 
 def _reduce(rgba: np.ndarray, k: int) -> np.ndarray:
     """(k*s,k*s,4) on black with alpha 0 or 255 -> (s,s,4): the mean colour of the covered pixels
     of each k x k block, and alpha 255 where they are at least half of it."""
-    total = np.zeros((len(rgba) // k, len(rgba) // k, 4), np.uint16)
-    for i in range(k):
-        for j in range(k):
-            total += rgba[i::k, j::k]
-    covered = total[..., 3:] // 255
-    mask = 2 * covered >= k * k
-    colour = (total[..., :3] + covered // 2) // np.maximum(covered, 1)
-    return np.where(mask, np.dstack([colour, np.full_like(covered, 255)]), 0).astype(np.uint8)
+    rows = rgba[::k].astype(np.uint16)
+    for i in range(1, k):
+        rows += rgba[i::k]
+    pixels = rows.view(np.uint64)[..., 0]  # four sums of 16 bits, none of which overflows, added at once
+    total = sum(pixels[:, j::k] for j in range(k)).view(np.uint16).reshape(len(rows), -1, 4)
+    return _means(k)[total[..., 3:] // 255, total]
+
+
+@cache
+def _means(k: int) -> np.ndarray:
+    """(k*k+1,255*k*k+1) uint8: the rounded mean of n values by their sum; 0 for less than half of k x k."""
+    n, total = np.ogrid[: k * k + 1, : 255 * k * k + 1]
+    return np.where(2 * n >= k * k, (total + n // 2) // np.maximum(n, 1), 0).astype(np.uint8)

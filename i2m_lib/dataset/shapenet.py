@@ -4,93 +4,21 @@ v2   <synset>/<model_id>/models/model_normalized.obj     front -Z
 v1   <synset>/<model_id>/model.obj                       front +X
 """
 
-import csv
-import hashlib
 import json
-import posixpath
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 
-ENTRY = re.compile(r"(?P<synset>\d{8})/(?P<model_id>[\w.-]+)/(?P<obj>models/model_normalized\.obj|model\.obj)")
+from .source import CorpusError, ModelSource, open_zip
+from .splits import SPLITS, hashed, hashed_split, listed_split, read_splits
+
 OBJ_OF_LAYOUT = {"v2": "models/model_normalized.obj", "v1": "model.obj"}
-SPLITS = ("train", "val", "test")
-MAX_FILE_BYTES = 256 * 2**20
-MAX_EXPANSION = 200
-
-
-class CorpusError(ValueError):
-    """The corpus cannot be read: the message names the file and the cure."""
-
-
-@lru_cache(maxsize=64)
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    """Kept open: the directory of a large zip takes seconds to read."""
-    try:
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise CorpusError(f"{path} is no readable zip ({error}): download it again.") from error
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where one model lies. `entry` is the posix path of its obj inside `container`, which is a
-    zip or a synset folder; `layout` is 'v1' or 'v2'."""
-
-    synset: str
-    model_id: str
-    layout: str
-    container: Path
-    entry: str
-
-    @property
-    def folder(self) -> str:
-        """The model's own folder inside the container; v2 keeps textures beside `models/`."""
-        parent = posixpath.dirname(self.entry)
-        return posixpath.dirname(parent) if self.layout == "v2" else parent
-
-    def read(self, name: str) -> bytes:
-        """Bytes of the file `name`, relative to the obj. Raises CorpusError if it leaves the
-        model's folder or is suspiciously large, FileNotFoundError if there is none."""
-        name = name.replace("\\", "/")
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.entry), name))
-        if not posixpath.join(".", path).startswith(posixpath.join(".", self.folder, "")):
-            raise CorpusError(f"{self.container}: {name} leaves the folder of {self.model_id}.")
-        if self.container.suffix == ".zip":
-            return _read_member(self.container, path)
-        return _read_file(self.container / path, self.container / self.folder)
-
-
-def _read_member(container: Path, path: str) -> bytes:
-    archive = _open_zip(container)
-    try:
-        info = archive.getinfo(path)
-    except KeyError:
-        raise FileNotFoundError(f"{container} has no {path}") from None
-    _check_size(f"{container}: {path}", info.file_size)
-    if info.file_size > MAX_EXPANSION * max(info.compress_size, 1):
-        raise CorpusError(f"{container}: {path} expands more than {MAX_EXPANSION} times; remove it if it is real.")
-    try:
-        return archive.read(info)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CorpusError(f"{container}: {path} cannot be unpacked ({error}).") from error
-
-
-def _read_file(path: Path, folder: Path) -> bytes:
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise CorpusError(f"{path} is a link that leaves {folder}: copy the file there instead.")
-    _check_size(str(path), path.stat().st_size)
-    return path.read_bytes()
-
-
-def _check_size(what: str, size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES // 2**20
-        raise CorpusError(f"{what} has {size / 2**20:.0f} MB, more than {limit}: simplify it.")
+EXPECTED = " or ".join(f"<synset>/<model_id>/{obj} ({layout})" for layout, obj in OBJ_OF_LAYOUT.items())
+SYNSET = re.compile(r"\d{8}")
+# Zips of a whole version have one more folder on top.
+ENTRY = re.compile(r"(?:[^/]+/)??(?P<synset>\d{8})/(?P<model_id>[^/]+)/(?P<file>.+)")
 
 
 @dataclass(frozen=True)
@@ -103,13 +31,19 @@ class Corpus:
     repeated: list[ModelSource]
     categories: dict[str, str]  # synset -> one-word name
     splits: dict[str, str]  # model_id -> train, val or test
+    split_list: str  # the file's name, or 'seeded'
+    n_unlisted: int  # models that the list lacks
+    n_absent: int  # ids listed for the corpus's synsets that it lacks
 
     @classmethod
-    def open(cls, root: str | Path, *, split_seed: int) -> "Corpus":
-        """Reads the lists of `root`, not the meshes. Splits come from all.csv where there is one;
-        models that it does not list are split 70/10/20 by a hash of `split_seed` and model_id."""
+    def open(cls, root: str | Path, *, split_seed: int, splits: str | Path = "") -> "Corpus":
+        """Reads the lists of `root`, not the meshes. `splits` is a file for `splits.read_splits`; by
+        default all.csv where there is one. Models that it does not list, or all without a list,
+        are split 70/10/20 by a hash of `split_seed` and model_id."""
         root = Path(root)
         _check_root(root)
+        path = Path(splits) if splits else root / "all.csv"
+        listed = read_splits(path) if splits or path.is_file() else {}
         found = {}
         for source in _sources(root):
             found.setdefault((source.synset, source.model_id), source)
@@ -117,13 +51,18 @@ class Corpus:
         for _, source in sorted(found.items()):
             if first.setdefault(source.model_id, source) is not source:
                 repeated.append(source)
-        names, listed = _read_taxonomy(root), _read_splits(root)
+        names = _read_taxonomy(root)
+        by_list = {i: listed_split(listed, source.synset, i) for i, source in first.items()}
+        held = {synset for synset, _ in found} if any(synset for synset, _ in listed) else {""}
         return cls(
             root=root,
             models=list(first.values()),
             repeated=repeated,
             categories={synset: names.get(synset, synset) for synset, _ in sorted(found)},
-            splits={i: listed.get(i) or hashed_split(i, split_seed) for i in first},
+            splits={i: split or hashed_split(i, split_seed) for i, split in by_list.items()},
+            split_list=path.name if listed else "seeded",
+            n_unlisted=list(by_list.values()).count(None) if listed else 0,
+            n_absent=len({i for synset, i in listed if synset in held} - first.keys()),
         )
 
     def choose(self, categories: list[str] | None, max_models: int | None, *, seed: int) -> list[ModelSource]:
@@ -154,44 +93,59 @@ class Corpus:
 
 
 def _sources(root: Path) -> Iterator[ModelSource]:
-    """Folders before zips, and v2 before v1, so that an unpacked copy wins."""
+    """Folders before zips, so that an unpacked copy wins."""
     paths = sorted(root.iterdir()) if root.is_dir() else []
-    for folder in (p for p in paths if re.fullmatch(r"\d{8}", p.name) and p.is_dir()):
-        for layout, obj in OBJ_OF_LAYOUT.items():
-            for model in folder.iterdir():
-                if (model / obj).is_file():
-                    entry = f"{model.name}/{obj}"
-                    yield ModelSource(folder.name, model.name, layout, folder, entry)
-    for path in (p for p in paths if re.fullmatch(r"\d{8}\.zip", p.name)):
-        matches = [m for m in map(ENTRY.fullmatch, _open_zip(path).namelist()) if m]
-        for layout, obj in OBJ_OF_LAYOUT.items():
-            for m in matches:
-                if m["obj"] == obj and m["synset"] == path.stem:
-                    yield ModelSource(m["synset"], m["model_id"], layout, path, m[0])
+    for path in paths:
+        if SYNSET.fullmatch(path.name) and path.is_dir():
+            yield from _in_folder(path)
+    for path in paths:
+        if SYNSET.fullmatch(path.stem) and path.suffix == ".zip":
+            yield from _in_zip(path, path.stem)
+        elif path.match("ShapeNetCore*.zip"):
+            yield from _in_zip(path, None)
+
+
+def _in_folder(synset: Path) -> Iterator[ModelSource]:
+    """Every folder is a model; one without an obj will be quarantined, not passed over."""
+    for model in synset.iterdir():
+        if model.is_dir() and not model.name.startswith("."):
+            found = [layout for layout, obj in OBJ_OF_LAYOUT.items() if (model / obj).exists()]
+            layout = (found or ["v2"])[0]
+            yield ModelSource(synset.name, model.name, layout, synset, f"{model.name}/{OBJ_OF_LAYOUT[layout]}")
+
+
+def _in_zip(path: Path, synset: str | None) -> Iterator[ModelSource]:
+    """The models of `synset`, or of all."""
+    names = open_zip(path).namelist()
+    models: dict[tuple[str, str], dict[str, str]] = {}
+    for m in filter(None, map(ENTRY.fullmatch, names)):
+        if synset in (None, m["synset"]):
+            models.setdefault((m["synset"], m["model_id"]), {})[m["file"]] = m[0]
+    if not models:
+        first = f"begins with {names[0]}" if names else "is empty"
+        raise CorpusError(f"{path} holds no model but {first}: expected {EXPECTED}; unpack zips inside of it.")
+    for (found, model_id), files in models.items():
+        layout = next((layout for layout, obj in OBJ_OF_LAYOUT.items() if obj in files), "v2")
+        obj = OBJ_OF_LAYOUT[layout]
+        entry = files.get(obj) or f"{found}/{model_id}/{obj}"
+        yield ModelSource(found, model_id, layout, path, entry)
 
 
 def _check_root(root: Path) -> None:
     if not root.is_dir():
         raise CorpusError(f"{root} is not a folder: give the folder that holds the synsets (03001627, ...).")
-    for child in sorted(root.glob("ShapeNetCore*")):
+    holds_models = next(_sources(root), None)
+    # A zip that was unpacked where it lay has its version's folder beside it.
+    for child in sorted(root.glob("ShapeNetCore*" if holds_models else "*")):
         if next(_sources(child), None):
             raise CorpusError(f"{root} is one level too high: give {child}.")
-    if not next(_sources(root), None):
-        raise CorpusError(
-            f"{root} holds no model: expected <synset>/<model_id>/models/model_normalized.obj (v2) "
-            "or <synset>/<model_id>/model.obj (v1), in folders or in <synset>.zip."
-        )
-
-
-def hashed(*key: str | int) -> int:
-    """64 bits that depend on nothing but `key`."""
-    return int.from_bytes(hashlib.sha256(":".join(map(str, key)).encode()).digest()[:8])
-
-
-def hashed_split(model_id: str, seed: int) -> str:
-    """'train', 'val' or 'test' with chances 70/10/20."""
-    share = hashed(seed, model_id) / 2**64
-    return "train" if share < 0.7 else "val" if share < 0.8 else "test"
+    if holds_models:
+        return
+    here = root.resolve()
+    for folder in (here, *here.parents[:2]):
+        if SYNSET.fullmatch(folder.name):
+            raise CorpusError(f"{root} is inside the synset {folder.name}, too low: give {folder.parent}.")
+    raise CorpusError(f"{root} holds no model: expected {EXPECTED}, in folders or in <synset>.zip.")
 
 
 def _read_taxonomy(root: Path) -> dict[str, str]:
@@ -202,24 +156,9 @@ def _read_taxonomy(root: Path) -> dict[str, str]:
     try:
         nodes = json.loads(path.read_text(encoding="utf-8"))
         names = {node["synsetId"]: node["name"].split(",") for node in nodes}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path} is not ShapeNet's taxonomy ({error!r}): download it again.") from error
     return {
         synset: next((n for n in all_names if " " not in n), all_names[0].replace(" ", "_"))
         for synset, all_names in names.items()
     }
-
-
-def _read_splits(root: Path) -> dict[str, str]:
-    """model_id -> split; empty without all.csv."""
-    path = root / "all.csv"
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"modelId", "split"} <= rows[0].keys():
-        raise CorpusError(f"{path} needs the columns modelId and split.")
-    for row in rows:
-        if row["split"] not in SPLITS:
-            raise CorpusError(f"{path}: model {row['modelId']} has the split {row['split']!r}.")
-    return {row["modelId"]: row["split"] for row in rows}

@@ -55,6 +55,12 @@ class Dataset:
         return json.loads((self.path / "build.json").read_text())
 
     @cached_property
+    def cost(self) -> pd.DataFrame:
+        """Wall seconds for each model of `manifest` that was built: mesh_seconds to read, clean and
+        sample it, view_seconds to draw and save it."""
+        return pd.read_parquet(self.path / "cost.parquet")
+
+    @cached_property
     def images(self) -> np.ndarray:
         """(n,h,w,4) uint8, mapped from disk."""
         return np.load(self.path / "views.npy", mmap_mode="r", allow_pickle=False)
@@ -120,7 +126,13 @@ class ViewDataset(torch.utils.data.Dataset):
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """image (b,4,h,w) uint8; model (b,) int64, counted in `model_ids`; azimuth and elevation
         (b,) float32 in radians."""
-        images = torch.from_numpy(self.dataset.images[self._index[indices]])
+        shape = (len(indices), *self.dataset.images.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8)
+        if torch.utils.data.get_worker_info() is not None:
+            # Read at once into the memory that the training loop shares, it need not be copied there.
+            images = images.new_empty(0).set_(torch.UntypedStorage._new_shared(images.nbytes)).view(shape)
+        # numpy goes through a second buffer unless indices may be clipped.
+        np.take(self.dataset.images, self._index[indices], axis=0, out=images.numpy(), mode="clip")
         return {
             "image": images.permute(0, 3, 1, 2),
             "model": self.model[indices],

@@ -6,25 +6,34 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 MARGIN = 1.15  # side of the crop, in longest sides of the object's box
+N_DRAWS = 13  # random numbers that `augment` needs for a view
 
 
-def crop_to_mask(rgba: Tensor, size: int, *, jitter: Tensor | None = None, flip: Tensor | None = None) -> Tensor:
+def crop_to_mask(
+    rgba: Tensor,
+    size: int,
+    *,
+    jitter: Tensor | None = None,
+    flip: Tensor | None = None,
+    stretch: Tensor | None = None,
+) -> Tensor:
     """Square crops (b, 4, size, size) around the masks of rgba (b, 4, h, w) in [0, 1], transparent outside.
 
     jitter (b, 3) scales the crop by 1 + jitter[:, 0] and shifts it by jitter[:, 1:] crop sides; flip (b,) bool
-    mirrors left and right. An empty mask crops nothing.
+    mirrors left and right; stretch (b,) makes the object so much taller first. An empty mask crops nothing.
     """
     b, _, h, w = rgba.shape
+    taller = rgba.new_ones(b) if stretch is None else stretch
     left, right = _extent((rgba[:, 3] > 0.5).any(1), w)
     top, bottom = _extent((rgba[:, 3] > 0.5).any(2), h)
-    side = torch.maximum((right - left) * w, (bottom - top) * h) * MARGIN
+    side = torch.maximum((right - left) * w, (bottom - top) * h * taller) * MARGIN
     x, y = right + left - 1, bottom + top - 1  # centre in [-1, 1]
     if jitter is not None:
         side = side * (1 + jitter[:, 0])
-        x, y = x + 2 * jitter[:, 1] * side / w, y + 2 * jitter[:, 2] * side / h
+        x, y = x + 2 * jitter[:, 1] * side / w, y + 2 * jitter[:, 2] * side / h / taller
     sx = side / w if flip is None else torch.where(flip, -side / w, side / w)
     zero = torch.zeros_like(x)
-    theta = torch.stack([torch.stack([sx, zero, x], 1), torch.stack([zero, side / h, y], 1)], 1)
+    theta = torch.stack([torch.stack([sx, zero, x], 1), torch.stack([zero, side / h / taller, y], 1)], 1)
     # Colour under a zero mask is arbitrary; blending must not let it bleed in.
     premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
     return grid_sample(
@@ -47,38 +56,35 @@ def compose(crop: Tensor, background: Tensor | float = 1.0) -> Tensor:
     return crop[:, :3] + (1 - crop[:, 3:]) * background
 
 
-def augment(batch: dict[str, Tensor], size: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """A training batch with crop jitter, mirroring, colour and background varied; uint8 images (b, 4, h, w) in.
+def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float = 0.0) -> dict[str, Tensor]:
+    """A training batch with crop jitter, mirroring, height, colour and background varied; uint8 images (b, 4, h, w)
+    in. All that is random in a view is its row of draws (b, N_DRAWS), uniform in [0, 1].
 
     A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
-    same, since the lattice is symmetric.
+    same, since the lattice is symmetric. A view stretched by s is one of a taller object, `taller` times as high,
+    from an elevation e' with sin e' = s sin e and taller = s cos e / cos e' - exactly, but for perspective. The log of
+    `taller` is uniform within `stretch` of 0.
     """
-    rgba = batch["image"].float() / 255
-    b, device = len(rgba), rgba.device
-
-    def uniform(*shape, low=0.0, high=1.0):
-        return (low + (high - low) * torch.rand(shape, generator=generator)).to(device)
-
-    flip = uniform(b) < 0.5
-    jitter = torch.stack(
-        [
-            uniform(b, low=-0.1, high=0.15),
-            uniform(b, low=-0.05, high=0.05),
-            uniform(b, low=-0.05, high=0.05),
-        ],
-        1,
-    )
-    crop = crop_to_mask(rgba, size, jitter=jitter, flip=flip)
-    gain = uniform(b, 1, 1, 1, low=0.7, high=1.3) * uniform(b, 3, 1, 1, low=0.85, high=1.15)
-    colour = (crop[:, :3] * gain).minimum(crop[:, 3:])
-    plain = uniform(b, 3, 1, 1).maximum((uniform(b, 1, 1, 1) < 0.7).float())
-    azimuth = torch.where(flip, -batch["azimuth"], batch["azimuth"])
+    scale, dx, dy, mirror, gain, *tint, ground, red, green, blue, height = draws.unbind(1)
+    taller = torch.exp(stretch * (2 * height - 1))
+    sine, cosine = batch["elevation"].sin(), batch["elevation"].cos()
+    s = taller / (cosine**2 + (taller * sine) ** 2).sqrt()
+    flip = mirror < 0.5
+    jitter = torch.stack([0.25 * scale - 0.1, 0.1 * dx - 0.05, 0.1 * dy - 0.05], 1)
+    crop = crop_to_mask(batch["image"].float() / 255, size, jitter=jitter, flip=flip, stretch=s)
+    light = (0.7 + 0.6 * gain)[:, None] * (0.85 + 0.3 * torch.stack(tint, 1))  # (b, 3)
+    colour = (crop[:, :3] * light[:, :, None, None]).minimum(crop[:, 3:])
+    white = (ground < 0.7).float()[:, None]
+    background = torch.stack([red, green, blue], 1).maximum(white)
     return batch | {
-        "image": compose(torch.cat([colour, crop[:, 3:]], 1), plain),
-        "azimuth": azimuth,
+        "image": compose(torch.cat([colour, crop[:, 3:]], 1), background[:, :, None, None]),
+        "azimuth": torch.where(flip, -batch["azimuth"], batch["azimuth"]),
+        "elevation": (s * sine).asin(),
+        "taller": taller,
     }
 
 
 def plain(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
     """A batch as at inference: cropped, on white."""
-    return batch | {"image": compose(crop_to_mask(batch["image"].float() / 255, size))}
+    image = compose(crop_to_mask(batch["image"].float() / 255, size))
+    return batch | {"image": image, "taller": torch.ones_like(batch["elevation"])}

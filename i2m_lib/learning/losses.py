@@ -6,13 +6,16 @@ from torch.nn.functional import log_softmax
 
 from .targets import Targets
 
+TERMS = ("template", "deformation", "weights", "camera")
+
 
 def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
     """Terms of the loss for a batch of views.
 
     Args:
         out: of `Image2Mesh.forward`.
-        batch: model (b,) index into the targets; azimuth and elevation (b,) radians.
+        batch: model (b,) index into the targets; taller (b,) as `images.augment` made it; azimuth and elevation (b,)
+            radians.
 
     Returns:
         template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on
@@ -29,7 +32,7 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
 
     # Half the attention goes to the good templates, half to all: the one selected may be neither.
     attention = (q + valid / valid.sum(1, keepdim=True).clamp(min=1)) / 2
-    error = (out["y"].float()[rows, slots] - targets.y[model]).square().sum(2)
+    error = (out["y"].float()[rows, slots] - targets.stretched(model, batch["taller"])).square().sum(2)
     deformation = (attention * error).sum(1).mean() / targets.y_variance
 
     off = out["weights"].float()[rows, slots] - targets.weights[model]  # (b, W, E)

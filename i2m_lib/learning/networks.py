@@ -1,11 +1,44 @@
 """The network: one image to template probabilities, a deformation and weights for every template, and the camera."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Module:
+    """A torchvision model up to `node`: images (b, 3, h, w) -> {"map": (b, c, h', w')}. Without a node it ends with
+    the last feature map before pooling.
+
+    Raises:
+        ValueError: there is no such model, node or weights, or the weights could not be fetched.
+    """
+    try:
+        chosen = get_model_weights(backbone)[weights] if weights else None
+        model = get_model(backbone, weights=chosen)
+    except KeyError as error:
+        known = ", ".join(get_model_weights(backbone).__members__)
+        raise ValueError(f"{backbone} has no weights {error}: give one of {known}, or none.") from error
+    except OSError as error:
+        name = Path(chosen.url).name
+        raise ValueError(
+            f"the weights {weights} of {backbone} could not be fetched ({error}): place {name} in "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or start from scratch with weights = ''."
+        ) from error
+    return create_feature_extractor(model, {node or last_map(model): "map"})
+
+
+def last_map(model: nn.Module) -> str:
+    """The name of the last node of a torchvision model whose output is a map, not yet pooled to one cell."""
+    names = get_graph_node_names(model)[1]
+    with torch.no_grad():
+        outputs = create_feature_extractor(model.eval(), names)(torch.zeros(1, 3, 224, 224))
+    maps = [name for name, x in outputs.items() if torch.is_tensor(x) and x.ndim == 4 and x.shape[-1] * x.shape[-2] > 1]
+    return maps[-1]
 
 
 class Encoder(nn.Module):
@@ -14,8 +47,7 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: str, node: str, weights: str | None, n_code: int):
         super().__init__()
-        chosen = get_model_weights(backbone)[weights] if weights else None
-        self.trunk = create_feature_extractor(get_model(backbone, weights=chosen), {node: "map"})
+        self.trunk = trunk(backbone, node, weights)
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
         with torch.no_grad():
@@ -38,7 +70,7 @@ class Image2Mesh(nn.Module):
     """Heads on the code: what METHOD calls Classifier and Regressor, the latter once per template.
 
     Args:
-        backbone, node: a torchvision model's name and the node where it is cut.
+        backbone, node: a torchvision model's name and the node where it is cut, "" for its last map.
         weights: name of torchvision weights ("DEFAULT"), or None to start from scratch.
         n_templates, n_edges, n_axes: T, E and k of the targets.
         n_code: length of z.

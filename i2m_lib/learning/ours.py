@@ -1,51 +1,26 @@
 """The `ours` profile: dataset, graph and fits in; one trained network for all categories out."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch import Tensor, nn
 
 from i2m_lib.dataset.views import Dataset, ViewDataset
 from i2m_lib.files import save_json, whole
 from i2m_lib.templates.graph import TemplateGraph
 
-from .images import augment, plain
+from .batches import Batches
+from .device import autocast
+from .distributed import share, synchronised
 from .losses import image2mesh_loss
 from .networks import Image2Mesh
+from .settings import Settings, describe, read_description
 from .targets import Targets, make_targets
 from .training import Schedule, Trainer
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What defines a training run.
-
-    backbone, node, weights: the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
-    lengths of z and of y; temperature: of the soft template labels, in canonical units.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    backbone: str = "resnet18"
-    node: str = "layer3"
-    weights: str | None = None
-    size: int = 96
-    n_code: int = 256
-    n_axes: int = 24
-    temperature: float = 1e-3
-    seed: int = 0
-
-
-def default_device() -> torch.device:
-    """The GPU when there is one, the CPU otherwise."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train(
@@ -56,7 +31,7 @@ def train(
     settings: Settings,
     *,
     device: torch.device,
-    callbacks: Iterable[Callable[[list[dict]], None]] = (),
+    callbacks: Iterable[Callable[[Trainer], None]] = (),
 ) -> tuple[Image2Mesh, pd.DataFrame]:
     """Trains, or resumes, in `folder`; writes model.safetensors and model.json there.
 
@@ -64,71 +39,45 @@ def train(
         The trained network and the history, a row an epoch.
     """
     views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
-    targets = {
-        split: make_targets(
-            dataset,
-            graph,
-            fits,
-            model_ids=views[split].model_ids,
-            k=settings.n_axes,
-            temperature=settings.temperature,
-        )
-        for split in views
-    }
+    n_train = len(views["train"].model_ids)
+    everything = make_targets(
+        dataset,
+        graph,
+        fits,
+        model_ids=views["train"].model_ids + views["val"].model_ids,
+        k=settings.n_axes,
+        temperature=settings.temperature,
+    ).to(device)
+    targets = {"train": everything.rows(slice(n_train)), "val": everything.rows(slice(n_train, None))}
     torch.manual_seed(settings.seed)
-    model = new_model(settings, targets["train"]).to(device, memory_format=torch.channels_last)
-    on_device = {split: t.to(device) for split, t in targets.items()}
+    model = synchronised(new_model(settings, everything).to(device, memory_format=torch.channels_last))
 
-    def step(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16):
-            out = model(batch["image"].contiguous(memory_format=torch.channels_last))
-        return image2mesh_loss(out, batch, on_device["train" if model.training else "val"])
+    def batches(split: str, epoch: int) -> Batches:
+        epoch = epoch if split == "train" else None
+        return Batches(views[split], settings, device, epoch)
 
-    def batches(split: str, epoch: int) -> "Batches":
-        return Batches(views[split], settings, device, epoch if split == "train" else None)
-
-    schedule = Schedule(settings.epochs, settings.lr)
-    history = Trainer(model, step, batches, schedule, Path(folder) / "training", callbacks).run()
-    names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
-    save_model(folder, model, settings, graph, names)
+    step = make_step(targets, settings, device)
+    schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
+    history = Trainer(
+        model, step, batches, schedule, Path(folder) / "training", callbacks, settings=asdict(settings)
+    ).run()
+    if share().rank == 0:
+        names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
+        save_model(folder, model, settings, graph, names)
     return model, history
 
 
-class Batches:
-    """Batches of views on the device: drawn and augmented by (seed, epoch), or in order and plain if None.
+def make_step(targets: dict[str, Targets], settings: Settings, device: torch.device) -> Callable:
+    """What `Trainer` calls for a batch: the weighted terms of the loss, against the targets of its split."""
+    importance = settings.importance()
 
-    Categories are drawn equally often: the headline weighs them equally, and ShapeNet's differ a hundredfold.
-    """
+    def step(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with autocast(device):
+            out = network(batch["image"].contiguous(memory_format=torch.channels_last))
+        terms = image2mesh_loss(out, batch, targets["train" if network.training else "val"])
+        return {name: importance[name] * term for name, term in terms.items()}
 
-    def __init__(self, views: ViewDataset, settings: Settings, device: torch.device, epoch: int | None):
-        self.settings, self.device, self.augmented = settings, device, epoch is not None
-        self.generator = torch.Generator().manual_seed(settings.seed * 100_003 + (epoch or 0))
-        sampler = None
-        if self.augmented:
-            sampler = WeightedRandomSampler(balanced(views), len(views), generator=self.generator)
-        self.loader = DataLoader(
-            views,
-            settings.batch_size,
-            sampler=sampler,
-            drop_last=self.augmented and len(views) > settings.batch_size,
-            collate_fn=ViewDataset.collate,
-        )
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        for batch in self.loader:
-            moved = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            size = self.settings.size
-            yield augment(moved, size, self.generator) if self.augmented else plain(moved, size)
-
-
-def balanced(views: ViewDataset) -> Tensor:
-    """Weight of each view (n,) in a draw that favours no category."""
-    synset = views.dataset.models.set_index("model_id").synset.loc[views.model_ids].astype("category")
-    category = torch.from_numpy(synset.cat.codes.to_numpy(dtype="int64"))[views.model]
-    return 1 / category.bincount().double()[category]
+    return step
 
 
 def new_model(settings: Settings, targets: Targets) -> Image2Mesh:
@@ -164,13 +113,8 @@ def save_model(
     with whole(folder / "model.safetensors") as temporary:
         save_file({k: v.contiguous().cpu() for k, v in halves.items()}, temporary)
     n_templates, _, n_edges = model.sizes
-    content = {
-        "settings": asdict(settings),
-        "n_templates": n_templates,
-        "n_edges": n_edges,
-        "categories": {s: categories[s] for s in graph.synsets},
-        "templates": [[t.synset, t.model_id] for t in graph.templates],
-    }
+    content = describe(settings, graph) | {"n_templates": n_templates, "n_edges": n_edges}
+    content["categories"] = {s: categories[s] for s in graph.synsets}
     save_json(folder / "model.json", content)
 
 
@@ -180,10 +124,7 @@ def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Se
     Raises:
         FileNotFoundError: the run has no model. ValueError: the model was trained with other templates.
     """
-    path, content = Path(folder) / "model.json", _description(folder)
-    if content["templates"] != [[t.synset, t.model_id] for t in graph.templates]:
-        raise ValueError(f"{path} was trained with other templates than the graph has: run 03_training again.")
-    settings = Settings(**content["settings"])
+    content, settings = read_description(folder, graph)
     model = Image2Mesh(
         backbone=settings.backbone,
         node=settings.node,
@@ -199,11 +140,4 @@ def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Se
 
 def categories_of(folder: str | Path) -> dict[str, str]:
     """{synset: name} of the categories that a run's network knows."""
-    return _description(folder)["categories"]
-
-
-def _description(folder: str | Path) -> dict:
-    path = Path(folder) / "model.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no model: run 03_training first.")
-    return json.loads(path.read_text())
+    return read_description(folder)[0]["categories"]

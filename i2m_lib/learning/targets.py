@@ -6,13 +6,13 @@ basis over its surface. With G = L L' and the principal axes U of the training f
 d = mean + L'^-1 U y, the error is simply |y - y'|^2, and a few numbers y hold nearly all of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from i2m_lib.dataset.views import Dataset
-from i2m_lib.templates.ffd import KERNEL_WIDTH, Lattice, displace, kernel_basis, symmetric_basis
+from i2m_lib.templates.ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
 from i2m_lib.templates.graph import Template, TemplateGraph
 
 
@@ -51,13 +51,18 @@ class Targets:
     """Tensors for N shapes, T templates in all, at most W a category and at most E neighbours.
 
     slots (N, W) the templates of each shape's category, padded with 0; q (N, W) soft labels, 0 where padded;
-    y (N, W, k) coordinates; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
+    y (N, W, k) coordinates, and parts (N, W, 3, k) and origin (T, k), of which they are y = parts.sum(2) - origin:
+    the coordinates of where each axis's control points lie, so that a shape may be stretched; height (N,) of the shape
+    over its diagonal; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
     means (T, 32, 3), axes (T, k, 32, 3); scale: root mean square of the training y, and of the residual fields.
     """
 
     slots: torch.Tensor
     q: torch.Tensor
     y: torch.Tensor
+    parts: torch.Tensor
+    origin: torch.Tensor
+    height: torch.Tensor
     weights: torch.Tensor
     weighted: torch.Tensor
     gram: torch.Tensor
@@ -66,9 +71,30 @@ class Targets:
     y_variance: float
     residual_variance: float
 
+    def rows(self, chosen: slice) -> "Targets":
+        """Those of some of the N shapes."""
+        return replace(
+            self, **{name: getattr(self, name)[chosen] for name in ("slots", "q", "y", "weights", "weighted")}
+        )
+
+    def stretched(self, model: torch.Tensor, taller: torch.Tensor) -> torch.Tensor:
+        """Coordinates (b, W, k) of shapes model (b,) made taller (b,) times as high and scaled to diagonal 1 again.
+
+        Exact: an affine map of the control points is the same map of the deformed template.
+        """
+        factors = stretch_factors(self.height[model], taller)
+        return torch.einsum("ba,bwak->bwk", factors, self.parts[model]) - self.origin[self.slots[model]]
+
     def to(self, device: torch.device | str) -> "Targets":
         moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in vars(self).items()}
         return Targets(**moved)
+
+
+def stretch_factors(height: torch.Tensor, taller: torch.Tensor) -> torch.Tensor:
+    """Factors (b, 3) of x, y, z that make shapes of diagonal 1 and given height (b,) `taller` (b,) times as high and
+    keep the diagonal."""
+    scale = (1 + (taller**2 - 1) * height**2).rsqrt()
+    return torch.stack([scale, taller * scale, scale], 1)
 
 
 def make_targets(
@@ -80,7 +106,7 @@ def make_targets(
     k: int,
     temperature: float,
 ) -> Targets:
-    """Targets of the models `model_ids`, in that order. Spaces come from training fits alone.
+    """Targets of the models `model_ids`, in that order. Spaces and variances come from training fits alone.
 
     Args:
         fits: {synset: Fits} as 02_template_graph wrote them.
@@ -96,6 +122,8 @@ def make_targets(
     y, weights = np.zeros((n, width, k)), np.zeros((n, width, n_edges))
     weighted, grams = np.zeros((n, width), bool), np.zeros((n_templates, n_edges, n_edges))
     means, axes = np.zeros((n_templates, 32, 3)), np.zeros((n_templates, k, 32, 3))
+    parts, origin = np.zeros((n, width, 3, k)), np.zeros((n_templates, k))
+    height = np.array([_height(dataset.mesh(model_id).V) for model_id in model_ids])
 
     first = 0
     for synset in graph.synsets:
@@ -111,18 +139,24 @@ def make_targets(
         for t, template in enumerate(templates):
             S = dataset.mesh(template.model_id).S
             space, to_y = deformation_space(template, S, fit.d[is_train, t].astype(np.float64), k)
-            y[rows, t] = (fit.d[here, t] - space.mean).reshape(-1, 96) @ to_y.T
+            rest = Lattice.around(template.V).points[free_points()[0]]
+            by_axis = to_y.reshape(k, 32, 3)
+            parts[rows, t] = np.einsum("nba,kba->nak", fit.d[here, t] + rest, by_axis)
+            origin[first + t] = np.einsum("ba,kba->k", space.mean + rest, by_axis)
+            y[rows, t] = parts[rows, t].sum(1) - origin[first + t]
             means[first + t], axes[first + t] = space.mean, space.axes
             grams[first + t, : len(space.gram), : len(space.gram)] = space.gram
         first += count
+    known = np.isin(model_ids, list(train))
     arrays = {"q": q, "y": y, "weights": weights, "gram": grams, "means": means, "axes": axes}
+    arrays |= {"parts": parts, "origin": origin, "height": height}
     tensors = {name: torch.from_numpy(a).float() for name, a in arrays.items()}
     return Targets(
         slots=torch.from_numpy(slots),
         weighted=torch.from_numpy(weighted),
         **tensors,
-        y_variance=float((q[..., None] * y**2).sum() / n),
-        residual_variance=_residual_variance(weights, weighted, grams, slots),
+        y_variance=float((q[..., None] * y**2)[known].sum() / known.sum()),
+        residual_variance=_residual_variance(weights[known], weighted[known], grams, slots[known]),
     )
 
 
@@ -135,3 +169,8 @@ def soft_labels(cost: np.ndarray, temperature: float) -> np.ndarray:
 def _residual_variance(weights, weighted, grams, slots) -> float:
     energy = np.einsum("nwe,nwef,nwf->nw", weights, grams[slots], weights)
     return float(energy[weighted].mean())
+
+
+def _height(V: np.ndarray) -> float:
+    extent = np.ptp(V, axis=0)
+    return extent[1] / np.linalg.norm(extent)

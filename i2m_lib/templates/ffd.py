@@ -11,46 +11,63 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+import torch
 
 KERNEL_WIDTH = 0.08  # of the bounding-box diagonal: the finest detail a residual may follow
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """A box of control points: corner `origin` (3,), edges `extent` (3,), `shape` points along x, y, z."""
+    """A box of control points: corner `origin` (..., 3), edges `extent` (..., 3), `shape` points along x, y, z.
 
-    origin: np.ndarray
-    extent: np.ndarray
+    Leading dimensions are a batch of lattices. Arrays of numpy and tensors of torch, on any device and with
+    gradients, are taken alike and answered in kind.
+    """
+
+    origin: np.ndarray | torch.Tensor
+    extent: np.ndarray | torch.Tensor
     shape: tuple[int, int, int] = (4, 4, 4)
 
     @classmethod
-    def around(cls, V: np.ndarray, shape: tuple[int, int, int] = (4, 4, 4)) -> "Lattice":
-        """The lattice on the bounding box of V (n, 3)."""
-        return cls(V.min(0), np.ptp(V, axis=0), shape)
+    def around(cls, V: np.ndarray | torch.Tensor, shape: tuple[int, int, int] = (4, 4, 4)) -> "Lattice":
+        """The lattice on the bounding box of V (..., n, 3)."""
+        low, high = _of(V).amin(V, -2), _of(V).amax(V, -2)
+        return cls(low, high - low, shape)
 
     @property
-    def points(self) -> np.ndarray:
-        """Control points at rest, P (K, 3), x slowest and z fastest."""
-        steps = [np.linspace(0, 1, n) for n in self.shape]
-        return self.origin + np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3) * self.extent
+    def points(self) -> np.ndarray | torch.Tensor:
+        """Control points at rest, P (..., K, 3), x slowest and z fastest."""
+        steps = np.meshgrid(*(np.linspace(0, 1, n) for n in self.shape), indexing="ij")
+        unit = np.stack(steps, -1).reshape(-1, 3)
+        if torch.is_tensor(self.origin):
+            unit = torch.as_tensor(unit, dtype=self.origin.dtype, device=self.origin.device)
+        return self.origin[..., None, :] + unit * self.extent[..., None, :]
 
-    def basis(self, X: np.ndarray) -> np.ndarray:
-        """Bernstein basis B (n, K) at points X (n, 3).
+    def basis(self, X: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        """Bernstein basis B (..., n, K) at points X (..., n, 3).
 
         Rows sum to 1 and B @ points = X (linear precision), also where an axis is flat: there every point has
         coordinate 0, since all control points of that axis coincide.
         """
-        extent = np.where(self.extent > 0, self.extent, 1.0)
-        t = (np.asarray(X, dtype=np.float64) - self.origin) / extent
-        bx, by, bz = (bernstein(t[:, a], n - 1) for a, n in enumerate(self.shape))
-        return np.einsum("ni,nj,nk->nijk", bx, by, bz).reshape(len(t), -1)
+        extent = _of(X).where(self.extent > 0, self.extent, _of(X).ones_like(self.extent))
+        t = (X - self.origin[..., None, :]) / extent[..., None, :]
+        bx, by, bz = (bernstein(t[..., a], n - 1) for a, n in enumerate(self.shape))
+        product = bx[..., :, None, None] * by[..., None, :, None] * bz[..., None, None, :]
+        return product.reshape(*X.shape[:-1], -1)
 
 
-def bernstein(t: np.ndarray, degree: int) -> np.ndarray:
-    """Bernstein polynomials b_i(t) = C(degree, i) (1 - t)^(degree - i) t^i, shape (n, degree + 1)."""
-    i = np.arange(degree + 1)
-    choose = np.array([comb(degree, k) for k in i], dtype=np.float64)
-    return choose * (1 - t[:, None]) ** (degree - i) * t[:, None] ** i
+def _of(X):
+    """The library an array comes from."""
+    return torch if torch.is_tensor(X) else np
+
+
+def bernstein(t: np.ndarray | torch.Tensor, degree: int) -> np.ndarray | torch.Tensor:
+    """Bernstein polynomials b_i(t) = C(degree, i) (1 - t)^(degree - i) t^i of t (...), shape (..., degree + 1)."""
+    powers, rests = [_of(t).ones_like(t)], [_of(t).ones_like(t)]
+    for _ in range(degree):
+        powers.append(powers[-1] * t)
+        rests.append(rests[-1] * (1 - t))
+    return _of(t).stack([comb(degree, i) * rests[degree - i] * powers[i] for i in range(degree + 1)], -1)
 
 
 def free_points(shape: tuple[int, int, int] = (4, 4, 4)) -> tuple[np.ndarray, np.ndarray]:
@@ -76,11 +93,11 @@ def symmetry(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
     return Phi.reshape(3 * np.prod(shape), -1)
 
 
-def symmetric_basis(B: np.ndarray, shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
-    """B Phi, axis by axis: M (3, n, K/2) with (B Phi d)[:, a] = M[a] @ d[:, a]."""
+def symmetric_basis(B: np.ndarray | torch.Tensor, shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray | torch.Tensor:
+    """B Phi, axis by axis: B (..., n, K) to M (..., 3, n, K/2) with (B Phi d)[..., a] = M[..., a, :, :] @ d[..., a]."""
     free, mirror = free_points(shape)
-    odd, even = B[:, free] - B[:, mirror], B[:, free] + B[:, mirror]
-    return np.stack([odd, even, even])
+    odd, even = B[..., free] - B[..., mirror], B[..., free] + B[..., mirror]
+    return _of(B).stack([odd, even, even], -3)
 
 
 def displace(M, d):
@@ -94,5 +111,23 @@ def kernel_basis(X: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray
     Smooth fields for what a lattice cannot express: they are defined in space, not on edges, so that the
     loose parts of a CAD model move together.
     """
-    squared = ((X[:, None] - centres) ** 2).sum(-1)
+    squared = (X**2).sum(1)[:, None] + (centres**2).sum(1) - 2 * X @ centres.T
     return np.exp(-squared / (2 * width**2))
+
+
+def bending_energy(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
+    """R (3, K/2, K/2): d[:, a]' R[a] d[:, a] is the mean squared second difference of the lattice along axis a's
+    coordinate, straight and mixed. Zero for affine maps, so that proportions are free and only bending costs."""
+    index = np.arange(np.prod(shape)).reshape(shape)
+    rows = []
+    for a in range(3):
+        for b in range(a, 3):
+            stencil = np.diff(np.eye(np.prod(shape))[index], axis=a)
+            rows.append(np.diff(stencil, axis=b).reshape(-1, index.size))
+    D = np.concatenate(rows)
+    free, mirror = free_points(shape)
+    odd, even = D[:, free] - D[:, mirror], D[:, free] + D[:, mirror]
+    return np.stack([odd.T @ odd, even.T @ even, even.T @ even]) / index.size
+
+
+BENDING = bending_energy()

@@ -13,7 +13,8 @@ class Fits:
     """S training and validation shapes of a category, fitted from each of its T templates.
 
     model_ids (S,); d (S, T, 32, 3) lattice displacements; cost (S, T) Chamfer-L1 after the fit, canonical units;
-    weights (S, T, E) of the templates' neighbours, padded with zeros; weighted (S, T) bool: whether they were fitted.
+    weights (S, T, E) of the templates' neighbours, padded with zeros; weighted (S, T) bool: whether they were fitted;
+    turned (S, T) the share of the watched faces that the lattice turns over.
     """
 
     model_ids: np.ndarray
@@ -21,6 +22,7 @@ class Fits:
     cost: np.ndarray
     weights: np.ndarray
     weighted: np.ndarray
+    turned: np.ndarray
 
     def save(self, path: str | Path) -> None:
         save_npz(path, **vars(self))

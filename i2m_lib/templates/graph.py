@@ -11,7 +11,7 @@ part of each V_ij is absorbed by d, where the lattice expresses it exactly, and 
 Reads and writes with numpy and pandas alone, so that training needs nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +30,7 @@ FIELDS = {
     "C": np.uint8,
     "centres": np.float32,
     "d": np.float32,
-    "c": np.float16,
+    "c": np.float32,
 }
 
 
@@ -39,7 +39,8 @@ class Template:
     """A CAD model and its neighbours.
 
     V (n, 3) vertices, F (m, 3) faces, C (m, 3) uint8 face colours, centres (k, 3) of the residual's kernels;
-    neighbours: E model ids, d (E, 32, 3) and c (E, k, 3) the lattice part and the residual of V_ij.
+    neighbours: E model ids, d (E, 32, 3) and c (E, k, 3) the lattice part and the residual of V_ij; original: the
+    model's own file, with texture coordinates and materials, where it was kept (`originals`).
     """
 
     synset: str
@@ -51,6 +52,7 @@ class Template:
     neighbours: tuple[str, ...]
     d: np.ndarray
     c: np.ndarray
+    original: Path | None = None
 
     @cached_property
     def M(self) -> np.ndarray:
@@ -64,12 +66,19 @@ class Template:
 
     def decode(self, d: np.ndarray | None = None, a: np.ndarray | None = None) -> np.ndarray:
         """Vertices (n, 3) under lattice displacements d (32, 3) and weights a (E,); None is zero."""
-        V = self.V
+        return self._moved(self.V, self.M, self.K, d, a)
+
+    def deform(self, X: np.ndarray, d: np.ndarray | None = None, a: np.ndarray | None = None) -> np.ndarray:
+        """Any points X (n, 3) of the template's frame, moved as `decode` moves its vertices."""
+        M = symmetric_basis(Lattice.around(self.V).basis(X))
+        return self._moved(X, M, kernel_basis(X, self.centres, KERNEL_WIDTH)[None], d, a)
+
+    def _moved(self, X, M, K, d, a) -> np.ndarray:
         if d is not None:
-            V = V + displace(self.M, d)
-        if a is not None:
-            V = V + displace(self.K, np.tensordot(a, self.c, axes=1))
-        return V
+            X = X + displace(M, d)
+        if a is not None and len(a):
+            X = X + displace(K, np.tensordot(a, self.c, axes=1))
+        return X
 
     def correspondence(self, j: int) -> np.ndarray:
         """V_ij (n, 3): this template's vertices in the shape of its j-th neighbour."""
@@ -79,7 +88,7 @@ class Template:
 @dataclass(frozen=True)
 class TemplateGraph:
     """Templates of all categories, in the order the networks count them, and the table of all scored edges
-    (synset, source, target, dist, iou, selected)."""
+    (synset, source, target; dist, iou, residual of V_ij; its shares of flipped and collapsed faces; selected)."""
 
     templates: list[Template]
     edges: pd.DataFrame
@@ -92,6 +101,22 @@ class TemplateGraph:
     def of(self, synset: str) -> list[Template]:
         """The templates of one category."""
         return [t for t in self.templates if t.synset == synset]
+
+    def components(self, synset: str) -> np.ndarray:
+        """(T,) which templates of a category hang together, by edges of either direction; numbered from 0."""
+        templates = self.of(synset)
+        number = {t.model_id: i for i, t in enumerate(templates)}
+        component = np.arange(len(templates))
+        for _ in templates:  # the least number spreads along the edges
+            for i, t in enumerate(templates):
+                joined = [i, *(number[j] for j in t.neighbours)]
+                component[joined] = component[joined].min()
+        return np.unique(component, return_inverse=True)[1]
+
+    def in_degrees(self, synset: str) -> np.ndarray:
+        """(T,) how many templates of the category have an edge to each."""
+        named = [j for t in self.of(synset) for j in t.neighbours]
+        return np.array([named.count(t.model_id) for t in self.of(synset)])
 
     def save(self, folder: str | Path) -> None:
         """Writes `<synset>.npz` a category and `edges.parquet`."""
@@ -119,6 +144,8 @@ class TemplateGraph:
         if not (folder / "edges.parquet").is_file():
             raise FileNotFoundError(f"{folder} holds no template graph: run 02_template_graph first.")
         templates = [t for path in sorted(folder.glob("*.npz")) for t in _read(path)]
+        paths = [original_path(folder, t) for t in templates]
+        templates = [replace(t, original=p) if p.is_file() else t for t, p in zip(templates, paths, strict=True)]
         return cls(templates, pd.read_parquet(folder / "edges.parquet"))
 
 
@@ -141,3 +168,8 @@ def _read(path: Path) -> list[Template]:
         )
         for i, model_id in enumerate(model_ids)
     ]
+
+
+def original_path(folder: str | Path, template: Template) -> Path:
+    """Where the original of a template lies, beside the graph in `folder`."""
+    return Path(folder) / "originals" / template.synset / f"{template.model_id}.glb"

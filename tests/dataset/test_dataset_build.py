@@ -1,14 +1,19 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from i2m_lib.dataset import build
+from i2m_lib.dataset import build, parallel
 from i2m_lib.dataset.build import build_dataset
 from i2m_lib.dataset.cameras import Camera
-from i2m_lib.dataset.shapenet import CorpusError
+from i2m_lib.dataset.source import CorpusError
 from i2m_lib.dataset.views import Dataset
 
 SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress": False}
@@ -18,6 +23,10 @@ def files(dataset: Dataset) -> dict[str, bytes]:
     """All bytes but those of cost.parquet, which holds seconds."""
     paths = (p for p in sorted(dataset.path.rglob("*")) if p.is_file() and p.name != "cost.parquet")
     return {p.relative_to(dataset.path).as_posix(): p.read_bytes() for p in paths}
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def interrupt_after(n: int, monkeypatch) -> None:
@@ -60,7 +69,8 @@ def test_tables(dataset):
     assert views.view.tolist() == [0, 1, 2, 3] * 8
     assert dataset.images.shape == (32, 48, 48, 4)
     names = {p.name for p in dataset.path.iterdir()}
-    assert names == {"build.json", "meshes", "views.npy", "views.parquet", "models.parquet", "cost.parquet"}
+    tables = {f"{name}.parquet" for name in ("views", "models", "cost", "near_duplicates")}
+    assert names == {"build.json", "meshes", "views.npy"} | tables
 
 
 def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
@@ -116,12 +126,9 @@ def test_an_interrupted_build_resumes(dataset, corpus_root, tmp_path, monkeypatc
 
 
 def test_a_build_killed_while_packing_resumes(dataset, corpus_root, tmp_path, monkeypatch):
-    def killed(*_):
-        raise KeyboardInterrupt
-
     out = tmp_path / "packing"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "_models_table", killed)
+        patch.setattr(build, "_models_table", interrupt)
         build_dataset(corpus_root, out, **SMALL, workers=1)
     (out / ".123.views.npy").write_bytes(b"half")
     with monkeypatch.context() as patch:
@@ -193,7 +200,133 @@ def test_progress_is_a_line_per_tenth(corpus_root, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_the_cost_of_each_model_is_kept(dataset):
+    assert dataset.cost.model_id.tolist() == dataset.manifest.model_id.tolist()
+    assert (dataset.cost[["mesh_seconds", "view_seconds"]] > 0).all(axis=None)
+
+
 def test_build_json_names_the_recipe(dataset):
     assert dataset.parameters == json.loads((dataset.path / "build.json").read_text())
     assert dataset.parameters["n_views"] == 4
     assert dataset.parameters["n_models"] == 8
+
+
+# Scale
+
+
+def test_a_dask_cluster_gives_the_same_bytes(dataset, corpus_root, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None)
+    with cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "CHUNK", 1)
+        built = build_dataset(corpus_root, tmp_path / "out", **SMALL, scheduler=cluster.scheduler_address)
+        with distributed.Client(cluster) as client:
+            done = client.run(lambda dask_worker: len(dask_worker.state.log))
+    assert len(done) == 2
+    assert min(done.values()) > 0
+    assert files(built) == files(dataset)
+
+
+def test_a_scheduler_that_does_not_answer(corpus_root, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    monkeypatch.setattr(parallel, "TIMEOUT", "1s")
+    for address in ("tcp://127.0.0.1:9", "nonsense://x"):
+        with pytest.raises(CorpusError, match=f"No Dask scheduler answers at {address}"):
+            build_dataset(corpus_root, tmp_path / "out", **SMALL, scheduler=address)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(CorpusError, match="pip install"):
+        build_dataset(corpus_root, tmp_path / "out", **SMALL, scheduler="tcp://127.0.0.1:9")
+
+
+KILLED = """
+import sys, time
+from i2m_lib.dataset import build, pack
+
+pack.BATCH = 2
+pack.os.fsync = lambda _: time.sleep(0.2)  # packing lasts long enough to be hit
+build.CHUNK = 2
+build.build_dataset(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_build_killed_again_and_again_ends_with_the_same_bytes(dataset, corpus_root, tmp_path, workers):
+    out, kept = tmp_path / "out", {}
+    delays = np.random.default_rng(workers)
+    milestones = ["meshes/04379243/*1.npz", ".views.npy"] if workers == 1 else ["parts/*/*.json"]
+    for milestone in milestones:
+        arguments = [corpus_root, out, str(SMALL | {"workers": workers})]
+        run = subprocess.Popen([sys.executable, "-c", KILLED, *arguments], start_new_session=True)
+        while run.poll() is None and not list(out.glob(milestone)):
+            time.sleep(0.001)
+        time.sleep(delays.uniform(0, 0.1))
+        run.kill()  # its workers live on for a moment
+        assert run.wait() == -signal.SIGKILL
+        finished = {
+            path.stem: out / "meshes" / path.parent.name / f"{path.stem}.npz" for path in out.glob("parts/*/*.json")
+        }
+        assert {i: finished[i].stat().st_mtime_ns for i in kept} == kept  # no finished model was made again
+        kept = {i: path.stat().st_mtime_ns for i, path in finished.items()}
+        assert kept
+    assert files(build_dataset(corpus_root, out, **SMALL, workers=1)) == files(dataset)
+    assert {i: finished[i].stat().st_mtime_ns for i in kept} == kept
+
+
+def test_what_a_killed_writer_left_is_removed(dataset, corpus_root, tmp_path):
+    for name in ("meshes/03001627/.77.x.npz", ".77.models.parquet", "parts/03001627/.77.x.rgba"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    assert files(build_dataset(corpus_root, tmp_path, **SMALL, workers=1)) == files(dataset)
+
+
+def test_a_lost_part_is_no_black_view(corpus_root, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "pack_views", interrupt)
+        build_dataset(corpus_root, tmp_path, **SMALL, workers=1)
+    next(tmp_path.glob("parts/*/*.rgba")).unlink()
+    with pytest.raises(CorpusError, match="is gone: delete"):
+        build_dataset(corpus_root, tmp_path, **SMALL, workers=1)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_no_fault_of_the_models(dataset, corpus_root, small_disk, monkeypatch, workers):
+    out = small_disk / "out"
+    with pytest.raises(CorpusError, match=r"has 0.0 GB left, but the views need"):
+        build_dataset(corpus_root, out, **SMALL | {"n_views": 40}, workers=1)
+    shutil.rmtree(out)
+    monkeypatch.setattr(build, "check_space", lambda *_: None)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(750_000))
+    with pytest.raises(CorpusError, match=r"cannot be written .*No space left on device.*run again"):
+        build_dataset(corpus_root, out, **SMALL, workers=workers)
+    rows = [json.loads(path.read_text()) for path in out.glob("parts/*/*.json")]
+    assert all(row["status"] == "ok" for row in rows)
+    assert {p.stat().st_size for p in out.glob("parts/*/*.rgba")} <= {4 * 48 * 48 * 4}
+    with pytest.raises(FileNotFoundError):
+        Dataset.open(out)
+    ballast.unlink()
+    assert files(build_dataset(corpus_root, out, **SMALL, workers=1)) == files(dataset)
+
+
+def test_a_folder_that_cannot_be_written(corpus_root, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CorpusError, match=r"file/out cannot be written \(Not a directory\).*choose another folder"):
+        build_dataset(corpus_root, tmp_path / "file" / "out", **SMALL)
+
+
+def test_a_killed_worker_is_told(corpus_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_build_chunk", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(CorpusError, match="A worker was killed"):
+        build_dataset(corpus_root, tmp_path / "out", **SMALL, workers=2)

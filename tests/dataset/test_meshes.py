@@ -1,13 +1,15 @@
 from pathlib import Path
 
 import numpy as np
+import point_cloud_utils as pcu
 import pytest
 import trimesh
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from i2m_lib.dataset.meshes import (
-    DEFAULT_COLOUR,
     MeshError,
+    RawMesh,
     clean,
     cross_products,
     double_areas,
@@ -16,9 +18,13 @@ from i2m_lib.dataset.meshes import (
     normalise,
     sample_surface,
 )
-from i2m_lib.dataset.shapenet import ModelSource
+from i2m_lib.dataset.shapenet import Corpus
+from i2m_lib.dataset.simplify import simplify
+from i2m_lib.dataset.source import ModelSource
+from i2m_lib.dataset.textures import DEFAULT_COLOUR
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "raw_samples"
+CORPUS = SAMPLES.parent / "corpus" / "ShapeNetCore.v2"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not here")
 TETRAHEDRON = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
 FACES = ["f 1 3 2", "f 1 2 4", "f 1 4 3", "f 2 3 4"]
@@ -38,6 +44,11 @@ def box() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     solid = trimesh.creation.box(extents=(1, 2, 3))
     V, F = np.array(solid.vertices), np.array(solid.faces)
     return V, F, colour_of(V, F)
+
+
+def cleaned(V: np.ndarray, F: np.ndarray, C: np.ndarray) -> tuple[RawMesh, dict[str, int]]:
+    mesh = clean(RawMesh(V, F, C))
+    return mesh, mesh.counts
 
 
 def colour_of(V: np.ndarray, F: np.ndarray) -> np.ndarray:
@@ -61,7 +72,7 @@ def test_material_colours_survive_loading_and_cleaning(tmp_path):
     obj += "\n".join(f"usemtl {m}\n{f}" for m, f in zip(materials, FACES, strict=True))
     mtl = "newmtl red\nKd 1 0 0\nnewmtl blue\nKd 0 0 1\n"
     raw = load_mesh(source_of(tmp_path, obj, a_mtl=mtl), max_faces=9)
-    mesh, _ = clean(raw.V, raw.F, raw.C)
+    mesh = clean(raw)
     colour = {"red": (255, 0, 0), "blue": (0, 0, 255), "none": DEFAULT_COLOUR}
     for material, face in zip(materials, FACES, strict=True):
         corners = {tuple(np.eye(4, 3, -1)[int(i) - 1]) for i in face.split()[1:]}
@@ -111,15 +122,14 @@ def test_bad_files_are_refused_with_a_reason(tmp_path, obj, reason):
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("fbx_ascii/chair.fbx", "unreadable"),
-        ("gltf1/ask21.glb", "unreadable"),
-        ("gltf_draco/apple.gltf", "all vertices are equal"),
+        ("fbx_ascii/chair.fbx", "unreadable: the file is ASCII FBX"),
+        ("gltf1/ask21.glb", "unreadable: the file is binary glTF"),
+        ("gltf_draco/apple.gltf", "unreadable: the file is JSON, perhaps glTF"),
     ],
 )
-def test_files_that_trimesh_cannot_read(entry, reason):
+def test_files_in_other_formats(entry, reason):
     with pytest.raises(MeshError, match=reason):
-        raw = load_mesh(ModelSource("0", "x", "v2", SAMPLES, entry), max_faces=10**6)
-        clean(raw.V, raw.F, raw.C)
+        load_mesh(ModelSource("0", "x", "v2", SAMPLES, entry), max_faces=10**6)
 
 
 @needs_samples
@@ -128,8 +138,8 @@ def test_double_sided_parts_lose_half_of_their_faces():
         entry = path.relative_to(SAMPLES).as_posix()
         raw = load_mesh(ModelSource("0", "x", "v2", SAMPLES, entry), max_faces=10**6)
         assert (raw.C == DEFAULT_COLOUR).all()
-        mesh, counts = clean(raw.V, raw.F, raw.C)
-        assert counts["n_duplicate_faces"] == len(mesh.F) == len(raw.F) / 2
+        mesh = clean(raw)
+        assert mesh.counts["n_duplicate_faces"] == len(mesh.F) == len(raw.F) / 2
 
 
 # Cleaning
@@ -137,7 +147,7 @@ def test_double_sided_parts_lose_half_of_their_faces():
 
 def test_cleaning_a_clean_mesh_changes_nothing_but_the_order():
     V, F, C = box()
-    mesh, counts = clean(V, F, C)
+    mesh, counts = cleaned(V, F, C)
     assert not any(counts.values())
     assert sorted(map(tuple, mesh.V)) == sorted(map(tuple, V))
     assert np.array_equal(mesh.V[mesh.F], V[F])
@@ -149,13 +159,15 @@ def test_cleaning_counts_what_it_removes():
     F = np.vstack([F, [[8, 9, 10], [0, 0, 1], [0, 11, 1]], F[:3, ::-1], F[4:5, [1, 2, 0]]])
     V = np.vstack([V, [[np.nan, 0, 0], [0, 0, 0], [0, 0, 1]], V[1] + 1e-7, [[9, 9, 9]]])
     V[8:11, 1:] = 0.3
-    mesh, counts = clean(V, F, np.vstack([C, np.zeros((7, 3), np.uint8)]))
+    mesh, counts = cleaned(V, F, np.vstack([C, np.zeros((7, 3), np.uint8)]))
     assert counts == {
         "n_nan_vertices": 1,
+        "n_nan_faces": 1,
         "n_merged_vertices": 1,
         "n_unreferenced_vertices": 3,
         "n_degenerate_faces": 2,
         "n_duplicate_faces": 4,
+        "n_flat_axes": 0,
     }
     assert is_watertight(mesh.F)
     assert np.allclose(mesh.V[mesh.F], V[F[:12]], atol=2e-7)
@@ -166,7 +178,7 @@ def test_separate_triangles_become_a_closed_box():
     V, F, C = box()
     soup = V[F].reshape(-1, 3) + np.random.default_rng(0).uniform(-1e-9, 1e-9, (36, 3))
     soup[0, :] = V[F[0, 0]]
-    mesh, counts = clean(soup, np.arange(36).reshape(-1, 3), C)
+    mesh, counts = cleaned(soup, np.arange(36).reshape(-1, 3), C)
     assert counts["n_merged_vertices"] == 28
     assert is_watertight(mesh.F)
     assert np.array_equal(mesh.C, C)
@@ -177,12 +189,12 @@ def test_cleaning_is_idempotent_and_scales_with_the_mesh():
     V, F = rng.random((300, 3)), rng.integers(0, 300, (2000, 3))
     V[250:] = V[:50] + 1e-8
     C = rng.integers(0, 255, (2000, 3)).astype(np.uint8)
-    once, counts = clean(V, F, C)
+    once, counts = cleaned(V, F, C)
     assert counts["n_merged_vertices"] >= 45
-    again, none = clean(once.V, once.F, once.C)
+    again, none = cleaned(once.V, once.F, once.C)
     assert not any(none.values())
     assert np.array_equal(again.F, once.F)
-    large, same = clean(V * 1e6 - 1e5, F, C)
+    large, same = cleaned(V * 1e6 - 1e5, F, C)
     assert same == counts
     assert np.allclose(large.V, once.V * 1e6 - 1e5)
 
@@ -191,7 +203,7 @@ def test_fillers_of_t_junctions_stay():
     # A quad whose lower edge has a vertex in its middle: without the filler 0-1-4 it would crack.
     V = np.array([[0, 0, 0], [2, 0, 0], [2, 1, 0], [0, 1, 0], [1, 0, 0]], float)
     F = np.array([[0, 1, 2], [0, 2, 3], [0, 4, 1]])
-    mesh, counts = clean(V, F, np.zeros((3, 3), np.uint8))
+    mesh, counts = cleaned(V, F, np.zeros((3, 3), np.uint8))
     assert len(mesh.F) == 3
     assert counts["n_degenerate_faces"] == 0
 
@@ -207,9 +219,9 @@ def test_fillers_of_t_junctions_stay():
 )
 def test_shapes_that_are_none(V, reason):
     with pytest.raises(MeshError, match=reason):
-        clean(V, np.array([[0, 1, 2]]), np.zeros((1, 3), np.uint8))
+        cleaned(V, np.array([[0, 1, 2]]), np.zeros((1, 3), np.uint8))
     with pytest.raises(MeshError, match="degenerate"):
-        clean(np.eye(3), np.array([[0, 1, 1], [2, 2, 0]]), np.zeros((2, 3), np.uint8))
+        cleaned(np.eye(3), np.array([[0, 1, 1], [2, 2, 0]]), np.zeros((2, 3), np.uint8))
 
 
 # The canonical frame, samples and closedness
@@ -284,3 +296,97 @@ def test_watertight_as_trimesh_says(solid):
     assert solid.is_watertight
     assert not is_watertight(F[1:])
     assert not is_watertight(np.vstack([F, F[:1]]))
+
+
+# Cleaning keeps the surface
+
+
+def nasty(name: str) -> tuple[np.ndarray, np.ndarray]:
+    solid = trimesh.creation.annulus(0.3, 1, 0.5, sections=24)
+    V, F = np.array(solid.vertices), np.array(solid.faces)
+    rng = np.random.default_rng(5)
+    match name:
+        case "doubled":
+            F = np.vstack([F, F[:, ::-1], F[::2, [1, 2, 0]]])
+        case "soup":
+            V, F = V[F].reshape(-1, 3) + rng.normal(size=(3 * len(F), 3)) * 1e-9, np.arange(3 * len(F)).reshape(-1, 3)
+        case "T-junctions":  # every face is split on one side only, the gap closed by a face without area
+            middle = V[F[:, :2]].mean(1)
+            new = len(V) + np.arange(len(F))
+            a, b, c = F.T
+            V, F = np.vstack([V, middle]), np.vstack([F, np.stack([a, new, b], axis=1), np.stack([a, new, c], axis=1)])
+        case "faults":
+            V = np.vstack([V, [[np.nan, 0, 0], [np.inf, 0, 0], [50, 0, 0]]])
+            F = np.vstack([F, [[0, 1, len(V) - 3], [0, 1, len(V) - 2], [0, 0, 1], [3, 3, 3]]])
+        case "slivers":
+            V, F = (
+                np.vstack([V, V[:50] + np.array([0, 1e-4, 0])]),
+                np.vstack([F, np.stack([np.arange(50), np.arange(50) + len(V), np.arange(50) + 1], 1)]),
+            )
+        case "far away":
+            V = V + np.array([1e4, -3e3, 5e4])
+    return V, F
+
+
+def assert_same_surface(raw: RawMesh) -> None:
+    """No sample of either lies off the other, and their chamfer is that of two samplings of one."""
+    mesh = clean(raw)
+    whole = raw.F[np.isfinite(raw.V).all(1)[raw.F].all(1)]
+    kept = np.unique(whole)
+    V, F = raw.V[kept], np.searchsorted(kept, whole)
+    centre, scale = normalise(V)[1:]
+    V, clean_V = ((v - centre) / scale for v in (V, mesh.V))
+    a, b, c = (
+        sample_surface(*s, 3000, np.random.default_rng(i))[0] for i, s in enumerate([(V, F), (V, F), (clean_V, mesh.F)])
+    )
+    for points, onto in ((a, (clean_V, mesh.F)), (c, (V, F))):
+        distance, _, _ = pcu.closest_points_on_mesh(points, *onto)
+        assert distance.max() < 5e-6
+    floor, chamfer = ((cKDTree(x).query(y)[0].mean() + cKDTree(y).query(x)[0].mean()) / 2 for x, y in ((a, b), (a, c)))
+    assert chamfer < 1.1 * floor
+
+
+@pytest.mark.parametrize("name", ["clean", "doubled", "soup", "T-junctions", "faults", "slivers", "far away"])
+def test_cleaning_never_changes_the_surface(name):
+    V, F = nasty(name)
+    assert_same_surface(RawMesh(V, F, np.zeros(F.shape, np.uint8)))
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the shared corpus is not here")
+def test_cleaning_never_changes_the_surface_of_the_corpus():
+    for source in Corpus.open(CORPUS, split_seed=0).models[::40]:
+        assert_same_surface(load_mesh(source, max_faces=None))
+
+
+@needs_samples
+def test_cleaning_never_changes_the_surface_of_raw_parts():
+    for path in sorted((SAMPLES / "ikea_parts_double_sided").glob("*/*.obj")):
+        assert_same_surface(
+            load_mesh(ModelSource("0", "x", "v2", SAMPLES, path.relative_to(SAMPLES).as_posix()), max_faces=None)
+        )
+
+
+# Simplification
+
+
+def test_simplification_keeps_shape_and_colours():
+    solid = trimesh.creation.torus(1, 0.4, major_sections=160, minor_sections=80)
+    V, F = np.array(solid.vertices), np.array(solid.faces)
+    C = np.where(V[F].mean(1)[:, :1] > 0, np.uint8([200, 30, 30]), np.uint8([30, 30, 200]))
+    simple = simplify(RawMesh(V, F, C, counts={"n_source_faces": 7}), 2000)
+    assert len(simple.F) <= 2000
+    assert simple.counts == {"n_source_faces": 7, "n_simplified_faces": len(F) - len(simple.F)}
+    points, _ = sample_surface(simple.V, simple.F, 5000, np.random.default_rng(0))
+    ring = np.linalg.norm(points[:, :2], axis=1) - 1
+    assert np.abs(np.hypot(ring, points[:, 2]) - 0.4).max() < 0.02
+    assert double_areas(simple.V, simple.F).sum() == pytest.approx(double_areas(V, F).sum(), rel=0.01)
+    x = simple.V[simple.F].mean(1)[:, 0]
+    clear = np.abs(x) > 0.05
+    assert (simple.C[clear] == np.where(x[clear, None] > 0, [200, 30, 30], [30, 30, 200])).all()
+
+
+def test_loose_triangles_cannot_be_simplified():
+    V = np.random.default_rng(0).random((300, 3))
+    F = np.arange(300).reshape(-1, 3)
+    with pytest.raises(MeshError, match="too many faces: 100 cannot be simplified to 9; raise max_faces"):
+        simplify(RawMesh(V, F, np.zeros(F.shape, np.uint8)), 9)

@@ -14,7 +14,7 @@ from i2m_lib.dataset.build import build_dataset
 from i2m_lib.dataset.cameras import Camera, mask_iou
 from i2m_lib.dataset.meshes import normalise
 from i2m_lib.dataset.render import Renderer
-from i2m_lib.dataset.shapenet import CorpusError
+from i2m_lib.dataset.source import CorpusError
 from i2m_lib.dataset.views import overlay
 
 SIZE = 137

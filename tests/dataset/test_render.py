@@ -8,6 +8,7 @@ import trimesh
 from i2m_lib.dataset.cameras import Camera, silhouette
 from i2m_lib.dataset.meshes import normalise
 from i2m_lib.dataset.render import Renderer, _reduce
+from i2m_lib.dataset.textures import Skin
 
 SIZE = 64
 GREY = (200, 200, 200)
@@ -82,6 +83,53 @@ def test_views_depend_on_their_arguments_alone(renderer):
     assert np.array_equal(first, again[::-1])
     renderer.load(*shapes[0])
     assert np.array_equal(renderer.shoot(CAMERAS[1], rng()), first[0])
+
+
+def board(image: np.ndarray, turns: float = 1.0) -> tuple:
+    """A square that faces the front, its picture upright and `turns` times along each side."""
+    V = np.array([[0.3, -0.3, 0], [-0.3, -0.3, 0], [-0.3, 0.3, 0], [0.3, 0.3, 0]])
+    F = np.array([[0, 1, 2], [0, 2, 3]])
+    uv = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])[F] * np.float32(turns)
+    return V, F, np.tile(np.uint8(GREY), (2, 1)), Skin(uv, np.zeros(2, int), (image,))
+
+
+FRONT = Camera(0, 0, 2, 1.6)
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_textures_lie_where_their_coordinates_say(renderer, turns):
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:32, :32, 0], image[:32, 32:, 1], image[32:, :32, 2], image[32:, 32:] = 250, 250, 250, 250
+    V, F, C, skin = board(image, turns)
+    view = renderer.render(V, F, C, FRONT, rng(), skin)
+    lines, columns = np.nonzero(view[..., 3])
+    low, high = np.array([lines.min(), columns.min()]), np.array([lines.max(), columns.max()])
+    for i in range(2 * turns):
+        for j in range(2 * turns):
+            line, column = np.round(low + (high - low) * (np.array([i, j]) + 0.5) / (2 * turns)).astype(int)
+            shown = view[line, column, :3] > 40
+            expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]][2 * (i % 2) + j % 2]
+            assert shown.tolist() == [bool(x) for x in expected]
+
+
+def test_a_texture_of_one_colour_is_that_colour(renderer):
+    V, F, C, skin = board(np.tile(np.uint8(GREY), (8, 8, 1)))
+    plain = renderer.render(V, F, C, FRONT, rng())
+    textured = renderer.render(V, F, C * 0, FRONT, rng(), skin)
+    assert np.abs(textured.astype(int) - plain).max() <= 1
+    assert np.array_equal(textured[..., 3], plain[..., 3])
+
+
+def test_faces_without_a_texture_keep_their_colour(renderer):
+    V, F, C, skin = board(np.full((4, 4, 3), 255, np.uint8))
+    C[1] = 200, 0, 0
+    mixed = Skin(skin.uv, np.array([0, -1]), skin.images)
+    view = renderer.render(V, F, C, FRONT, rng(), mixed)
+    red = view[..., 0].astype(int) - view[..., 1] > 50
+    assert 0.4 < red.sum() / (view[..., 3] > 0).sum() < 0.6
+    assert np.array_equal(view, renderer.render(V, F, C, FRONT, rng(), mixed))
+    # Nothing is left of it in the next picture.
+    assert np.array_equal(renderer.render(*lopsided(), FRONT, rng()), renderer.render(*lopsided(), FRONT, rng()))
 
 
 def test_reduce_against_a_plain_twin():

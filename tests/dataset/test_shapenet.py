@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from i2m_lib.dataset.shapenet import Corpus, CorpusError, ModelSource, hashed_split
+from i2m_lib.dataset.shapenet import OBJ_OF_LAYOUT, Corpus
+from i2m_lib.dataset.source import CorpusError, ModelSource
+from i2m_lib.dataset.splits import hashed_split
 
 SHARED = Path(__file__).parents[3] / "shared" / "corpus"
 OBJ = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
@@ -101,12 +103,64 @@ def test_choice_by_name_or_synset(corpus_root):
         corpus.choose(["stool"], None, seed=0)
 
 
+@pytest.mark.parametrize("layout", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("name", "top"),
+    [("03001627.zip", ""), ("03001627.zip", "ShapeNetCore/"), ("ShapeNetCore.v2.zip", "ShapeNetCore.v2/")],
+)
+def test_zips_are_read_in_place_with_or_without_a_folder_on_top(tmp_path, layout, name, top):
+    # The second id looks like a synset.
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for model_id in ("a", "12345678"):
+            archive.writestr(f"{top}03001627/{model_id}/{OBJ_OF_LAYOUT[layout]}", OBJ)
+        archive.writestr(f"{top}03001627/a/images/t.png", "t")
+        archive.writestr(f"__MACOSX/{top}03001627/a/._{Path(OBJ_OF_LAYOUT[layout]).name}", "x")
+    models = Corpus.open(tmp_path, split_seed=0).models
+    assert [(s.synset, s.model_id, s.layout) for s in models] == [("03001627", i, layout) for i in ("12345678", "a")]
+    assert all(s.read(Path(s.entry).name) == OBJ.encode() for s in models)
+    assert models[1].read("../images/t.png" if layout == "v2" else "images/t.png") == b"t"
+
+
+def test_models_without_an_obj_are_listed_and_cannot_be_read(tmp_path):
+    (tmp_path / "03001627" / "a" / "models").mkdir(parents=True)
+    with zipfile.ZipFile(tmp_path / "04256520.zip", "w") as archive:
+        archive.writestr("04256520/b/models/model_normalized.mtl", "")
+    models = Corpus.open(tmp_path, split_seed=0).models
+    assert [s.model_id for s in models] == ["a", "b"]
+    for source in models:
+        with pytest.raises(FileNotFoundError, match=r"model_normalized\.obj"):
+            source.read("model_normalized.obj")
+
+
+@pytest.mark.parametrize("name", ["03001627/../../a/model.obj", "03001627/../model.obj", "/03001627/a/model.obj"])
+def test_zips_with_entries_that_leave_them_are_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "03001627.zip", "w") as archive:
+        archive.writestr(name, OBJ)
+    with pytest.raises(CorpusError, match=r"03001627\.zip has the entry .*, which leaves its folder"):
+        Corpus.open(tmp_path, split_seed=0)
+
+
+@pytest.mark.parametrize(("names", "message"), [([], "is empty"), (["02.zip", "x"], "begins with 02.zip: expected")])
+def test_zips_without_models_are_named(tmp_path, names, message):
+    with zipfile.ZipFile(tmp_path / "03001627.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    with pytest.raises(CorpusError, match=f"holds no model but {message}"):
+        Corpus.open(tmp_path, split_seed=0)
+
+
+@pytest.mark.parametrize("folder", ["", "03001627model0", "03001627model0/models"])
+def test_roots_inside_a_synset_say_what_to_give(corpus_root, folder):
+    with pytest.raises(CorpusError, match=rf"too low: give .*{corpus_root.name}\."):
+        Corpus.open(corpus_root / "03001627" / folder, split_seed=0)
+
+
 def test_wrong_roots_say_what_to_give(corpus_root, tmp_path):
     with pytest.raises(CorpusError, match="not a folder"):
         Corpus.open(tmp_path / "absent", split_seed=0)
     with pytest.raises(CorpusError, match="holds no model: expected <synset>"):
         Corpus.open(tmp_path, split_seed=0)
-    with pytest.raises(CorpusError, match=rf"one level too high: give .*{corpus_root.name}\."):
+    with pytest.raises(CorpusError, match=r"one level too high: give .*ShapeNetCore\.v\d+\."):
         Corpus.open(corpus_root.parent, split_seed=0)
 
 
@@ -147,11 +201,17 @@ def test_v2_textures_lie_beside_models(tmp_path):
         source.read("../images/none.jpg")
 
 
-def test_link_out_of_the_model_is_refused(tmp_path):
-    put(tmp_path, "a/model.obj", "secret")
-    (tmp_path / "a" / "link.mtl").symlink_to(tmp_path / "secret")
-    with pytest.raises(CorpusError, match="a link that leaves"):
-        ModelSource("03001627", "a", "v1", tmp_path, "a/model.obj").read("link.mtl")
+def test_links_out_of_the_model_are_refused_but_not_a_linked_synset(tmp_path):
+    put(tmp_path, "there/a/model.obj", "there/secret")
+    (tmp_path / "there" / "a" / "link.mtl").symlink_to(tmp_path / "there" / "secret")
+    (tmp_path / "03001627").symlink_to(tmp_path / "there")
+    (tmp_path / "04256520").mkdir()
+    (tmp_path / "04256520" / "b").symlink_to(tmp_path / "there" / "a")
+    a, b = Corpus.open(tmp_path, split_seed=0).models
+    assert a.read("model.obj") == OBJ.encode()
+    for source, name in ((a, "link.mtl"), (b, "model.obj")):
+        with pytest.raises(CorpusError, match="a link that leaves"):
+            source.read(name)
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
@@ -161,7 +221,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     source = ModelSource("03001627", "a", "v1", path, "03001627/a/model.obj")
     with pytest.raises(CorpusError, match="expands more than 200 times"):
         source.read("model.obj")
-    monkeypatch.setattr("i2m_lib.dataset.shapenet.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("i2m_lib.dataset.source.MAX_FILE_BYTES", 10)
     with pytest.raises(CorpusError, match="MB, more than"):
         source.read("model.obj")
     put(tmp_path, "b/model.obj")
@@ -176,6 +236,7 @@ def test_the_shared_corpus(tmp_path):
     assert corpus.categories["04256520"] == "sofa"
     with pytest.raises(CorpusError, match=r"give .*ShapeNetCore\.v2"):
         Corpus.open(SHARED, split_seed=0)
+    assert (corpus.split_list, corpus.n_unlisted, corpus.n_absent) == ("all.csv", 0, 0)
 
     (tmp_path / "02691156.zip").symlink_to(SHARED / "02691156.zip")
     zipped = Corpus.open(tmp_path, split_seed=0).models

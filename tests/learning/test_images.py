@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2m_lib.learning.images import augment, compose, crop_to_mask, plain
+from i2m_lib.learning.images import N_DRAWS, augment, compose, crop_to_mask, plain
 
 
 def disc(size, centre, radius):
@@ -42,6 +42,21 @@ def test_jitter_scales_and_shifts():
     torch.testing.assert_close(shifted[..., :48], crop_to_mask(image, 64)[..., 16:], atol=1e-4, rtol=0)
 
 
+def test_a_stretched_view_is_one_of_a_taller_object_from_higher_up():
+    """An orthographic view of points: v = y cos e + w sin e, with w the depth."""
+    given = batch() | {"elevation": torch.linspace(-0.1, 0.7, 8)}
+    views = augment(given, 32, draws(1), stretch=0.3)
+    y, w, e, f = 0.3, -0.2, given["elevation"], views["elevation"]
+    before, after = y * e.cos() + w * e.sin(), views["taller"] * y * f.cos() + w * f.sin()
+    s = f.sin() / e.sin()
+    torch.testing.assert_close(after, s * before)
+    assert views["taller"].log().abs().max() <= 0.3
+    crops = (crop_to_mask(disc(128, (64, 64), 30), 64, stretch=torch.tensor([x])) for x in (1.0, 1.5))
+    tall = [(c[0, 3] > 0.5).float() for c in crops]
+    ratios = [float(t.amax(1).sum() / t.amax(0).sum()) for t in tall]
+    assert ratios == pytest.approx([1, 1.5], rel=0.05)
+
+
 def test_background_shows_where_the_object_is_not():
     crop = crop_to_mask(disc(64, (32, 32), 20), 32)
     assert compose(crop)[0, :, 0, 0].tolist() == [1, 1, 1]
@@ -53,15 +68,20 @@ def batch(n=8):
     return {"image": (images * 255).byte(), "azimuth": torch.linspace(0.1, 3, n), "elevation": torch.zeros(n)}
 
 
-def test_augmentation_comes_from_its_generator_alone():
-    a, b = (augment(batch(), 32, torch.Generator().manual_seed(3)) for _ in range(2))
+def draws(seed, n=8):
+    return torch.rand(n, N_DRAWS, generator=torch.Generator().manual_seed(seed))
+
+
+def test_augmentation_comes_from_its_draws_alone_row_by_row():
+    a, b = (augment(batch(), 32, draws(3)) for _ in range(2))
     assert all(torch.equal(a[k], b[k]) for k in a)
-    other = augment(batch(), 32, torch.Generator().manual_seed(4))
-    assert not torch.equal(a["image"], other["image"])
+    assert not torch.equal(a["image"], augment(batch(), 32, draws(4))["image"])
+    half = augment({k: v[4:] for k, v in batch().items()}, 32, draws(3)[4:])
+    torch.testing.assert_close(half["image"], a["image"][4:])
 
 
 def test_mirrored_views_come_from_the_opposite_azimuth():
-    given, views = batch(), augment(batch(), 32, torch.Generator().manual_seed(0))
+    given, views = batch(), augment(batch(), 32, draws(0))
     turned = views["azimuth"] < 0
     assert 0 < turned.sum() < len(turned)
     assert torch.equal(views["azimuth"].abs(), given["azimuth"])
@@ -71,7 +91,7 @@ def test_mirrored_views_come_from_the_opposite_azimuth():
 
 
 def test_images_stay_in_range():
-    for views in (augment(batch(), 32, torch.Generator().manual_seed(0)), plain(batch(), 32)):
+    for views in (augment(batch(), 32, draws(0)), plain(batch(), 32)):
         assert views["image"].shape == (8, 3, 32, 32)
         assert views["image"].min() >= -1e-5
         assert views["image"].max() <= 1 + 1e-5

@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from i2m_lib.learning import distributed
+from i2m_lib.learning.batches import Batches, balanced
 from i2m_lib.learning.losses import image2mesh_loss
-from i2m_lib.learning.ours import Batches, Settings, load_model, train
+from i2m_lib.learning.networks import trunk
+from i2m_lib.learning.ours import load_model, train
+from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import deformation_space, make_targets, soft_labels
-from i2m_lib.templates.ffd import Lattice, displace, symmetric_basis
+from i2m_lib.templates.ffd import Lattice, displace, free_points, symmetric_basis
 from i2m_lib.templates.graph import TemplateGraph
 
 
@@ -51,6 +55,25 @@ def test_soft_labels_prefer_the_cheap():
     assert q[0, 2] == pytest.approx(0, abs=1e-12)
 
 
+def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset, tiny_run, targets):
+    ids = dataset.select("train").model_id.tolist()
+    model, taller = torch.arange(len(ids)), torch.linspace(0.7, 1.4, len(ids))
+    torch.testing.assert_close(targets.stretched(model, torch.ones(len(ids))), targets.y, atol=1e-5, rtol=0)
+    stretched = targets.stretched(model, taller)
+    template, fits = tiny_run.graph.templates[0], tiny_run.fits[tiny_run.graph.synsets[0]]
+    is_train = np.isin(fits.model_ids, ids)
+    d = fits.d[is_train, 0].astype(float)
+    space, to_y = deformation_space(template, dataset.mesh(template.model_id).S, d, k=6)
+    rest = Lattice.around(template.V).points[free_points()[0]]
+    for d_i, model_id in zip(d, fits.model_ids[is_train], strict=True):
+        i = ids.index(model_id)
+        extent = np.ptp(dataset.mesh(model_id).V, axis=0) * [1, float(taller[i]), 1]
+        factors = np.array([1, float(taller[i]), 1]) / np.linalg.norm(extent)
+        moved = factors * (rest + d_i) - rest
+        np.testing.assert_allclose(template.decode(moved), factors * template.decode(d_i), atol=1e-6)
+        np.testing.assert_allclose(stretched[i, 0], to_y @ (moved - space.mean).ravel(), atol=1e-5)
+
+
 def exact_answer(targets, model):
     """What a perfect network would say of these models."""
     b, (T, E) = len(model), targets.gram.shape[:2]
@@ -66,6 +89,7 @@ def exact_answer(targets, model):
 def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
     model = torch.arange(len(targets.q))
     batch = {"model": model, "azimuth": torch.zeros(len(model)), "elevation": torch.zeros(len(model))}
+    batch["taller"] = torch.ones(len(model))
     terms = image2mesh_loss(exact_answer(targets, model), batch, targets)
     q = targets.q
     entropy = -(q * q.clamp(min=1e-30).log()).sum(1).mean() / np.log(len(targets.means))
@@ -81,13 +105,86 @@ def test_labels_stay_within_the_category(dataset, tiny_run, targets):
         assert {tiny_run.graph.templates[t].synset for t in chosen} == {synset[model_id]}
 
 
+def batches(views, epoch, batch_size=4):
+    return Batches(views, Settings(1, batch_size, 1e-3, size=32), torch.device("cpu"), epoch)
+
+
 def test_batches_repeat_by_epoch_and_vary_between_epochs(tiny_run):
-    views, settings = tiny_run.views, Settings(epochs=1, batch_size=4, lr=1e-3, size=32)
-    first, again, next_one = (
-        torch.cat([b["image"] for b in Batches(views, settings, torch.device("cpu"), epoch)]) for epoch in (0, 0, 1)
-    )
+    first, again, later = (torch.cat([b["image"] for b in batches(tiny_run.views, epoch)]) for epoch in (0, 0, 1))
     assert torch.equal(first, again)
-    assert not torch.equal(first, next_one)
+    assert not torch.equal(first, later)
+
+
+def test_a_batch_is_the_same_whichever_came_before(tiny_run):
+    expected = [b["image"] for b in batches(tiny_run.views, 3)]
+    jumping = batches(tiny_run.views, 3)
+    for i in (2, 0, 1, 3):
+        assert torch.equal(jumping[i]["image"], expected[i])
+    with pytest.raises(IndexError):
+        jumping[len(expected)]
+
+
+@pytest.mark.parametrize("epoch", [0, None])
+def test_shares_of_processes_make_up_the_batch(tiny_run, monkeypatch, epoch):
+    whole = batches(tiny_run.views, epoch)[1]
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("i2m_lib.learning.batches.share", lambda rank=rank: distributed.Share(rank, 2))
+        parts.append(batches(tiny_run.views, epoch)[1])
+    for name, value in whole.items():
+        torch.testing.assert_close(torch.cat([part[name] for part in parts]), value)
+    with pytest.raises(ValueError, match="a batch of 3 cannot be divided among 2 processes"):
+        batches(tiny_run.views, epoch, batch_size=3)
+
+
+def test_validation_sees_every_view_once_in_order(tiny_run):
+    found = list(batches(tiny_run.views, None, batch_size=3))
+    assert torch.cat([b["model"] for b in found]).tolist() == tiny_run.views.model.tolist()
+    assert len(found[-1]["model"]) == len(tiny_run.views) % 3 or 3
+
+
+def test_categories_are_drawn_equally_often(tiny_run):
+    synsets = tiny_run.views.dataset.models.set_index("model_id").synset.loc[tiny_run.views.model_ids]
+    weight = balanced(tiny_run.views)
+    shares = [float(weight[torch.tensor((synsets == s).to_numpy())[tiny_run.views.model]].sum()) for s in set(synsets)]
+    assert shares == pytest.approx([1.0] * len(shares))
+
+
+@pytest.mark.parametrize(("backbone", "node"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
+def test_a_backbone_is_cut_at_its_last_map(backbone, node):
+    image = torch.rand(1, 3, 64, 64)
+    torch.manual_seed(0)
+    named = trunk(backbone, node).eval()
+    torch.manual_seed(0)
+    found = trunk(backbone).eval()
+    torch.testing.assert_close(found(image)["map"], named(image)["map"])
+
+
+def test_weights_that_cannot_be_had_are_named(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(ValueError, match=r"resnet18 could not be fetched \(no route to host\): place resnet18.*pth in"):
+        trunk("resnet18", weights="DEFAULT")
+    with pytest.raises(ValueError, match="has no weights 'V9': give one of IMAGENET1K_V1"):
+        trunk("resnet18", weights="V9")
+    with pytest.raises(ValueError, match="Unknown model resnet9"):
+        trunk("resnet9")
+
+
+def test_terms_of_the_loss_can_be_left_out():
+    assert Settings(1, 1, 1.0, without=("camera",)).importance() == {
+        "template": 1.0,
+        "deformation": 1.0,
+        "weights": 1.0,
+        "camera": 0.0,
+    }
+    with pytest.raises(ValueError, match="no term colour: leave out some of template"):
+        Settings(1, 1, 1.0, without=("colour",)).importance()
+    with pytest.raises(ValueError, match="no setting is called epoch"):
+        Settings.of({"epoch": 3})
 
 
 def test_the_model_survives_its_file(tiny_run):
@@ -108,7 +205,7 @@ def test_a_finished_training_is_loaded_not_repeated(dataset, tiny_run):
         tiny_run.folder,
         tiny_run.settings,
         device=torch.device("cpu"),
-        callbacks=[lambda rows: pytest.fail("trained again")],
+        callbacks=[lambda trainer: pytest.fail("trained again")],
     )[1]
     assert len(history) == tiny_run.settings.epochs
 
@@ -123,6 +220,6 @@ def test_other_templates_are_refused(tiny_run, tmp_path):
 
 def test_training_needs_neither_vtk_nor_trimesh_nor_scipy():
     blocked = "import sys; sys.modules.update(dict.fromkeys(['vtkmodules', 'pyvista', 'trimesh', 'scipy', 'k3d']));"
-    code = blocked + "import i2m_lib.learning.ours, i2m_lib.templates.fits"
+    code = blocked + "import i2m_lib.learning.__main__, i2m_lib.templates.fits"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

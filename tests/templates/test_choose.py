@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.templates.choose import descriptor, greedy_coverage, solid, spread, voxel_iou
+from i2m_lib.templates.choose import descriptor, greedy_coverage, k_medoids, solid, spread, voxel_iou
 
 
 def samples(mesh, n=40_000):
@@ -58,3 +58,12 @@ def test_greedy_coverage_adds_the_best_row_each_time():
 def test_one_template_for_each_of_two_kinds():
     costs = np.array([[0.0, 0.0, 9.0], [9.0, 9.0, 0.0], [4.0, 4.0, 4.0]])
     assert greedy_coverage(costs, 2).tolist() == [0, 1]
+
+
+def test_medoids_are_the_best_of_all_sets_where_greed_is_not():
+    # Greed takes the middle of the line first, and can only add one end to it.
+    X = np.array([0.0, 0.1, 1.0, 1.9, 2.0])
+    costs = np.abs(X[:, None] - X)
+    best = min(costs[[i, j]].min(0).sum() for i in range(5) for j in range(i))
+    assert costs[greedy_coverage(costs, 2)].min(0).sum() > best
+    assert costs[k_medoids(costs, 2)].min(0).sum() == pytest.approx(best)

@@ -98,6 +98,37 @@ def test_torch_and_numpy_displace_alike_in_batches(V, rng):
     np.testing.assert_allclose(displace(M, d), batched, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(4, 4, 4), (2, 4, 5)])
+def test_batches_of_torch_bases_are_those_of_numpy_one_by_one(rng, shape):
+    V = rng.uniform(-0.5, 0.5, (2, 3, 20, 3))
+    V[1, 2, :, 0] = 0.1  # one of them is flat
+    lattice = Lattice.around(torch.from_numpy(V), shape)
+    B, M = lattice.basis(torch.from_numpy(V)), symmetric_basis(lattice.basis(torch.from_numpy(V)), shape)
+    assert B.shape == (2, 3, 20, np.prod(shape))
+    torch.testing.assert_close(B @ lattice.points, torch.from_numpy(V), atol=1e-12, rtol=0)
+    for i in np.ndindex(2, 3):
+        alone = Lattice.around(V[i], shape).basis(V[i])
+        np.testing.assert_allclose(B[i], alone, atol=1e-12)
+        np.testing.assert_allclose(M[i], symmetric_basis(alone, shape), atol=1e-12)
+
+
+def test_deformed_points_have_exact_gradients(V):
+    """By the points themselves, on the box's faces too where powers of zero occur, and by the control points."""
+    lattice = Lattice.around(torch.from_numpy(V), (2, 3, 4))
+    X, P = torch.from_numpy(V[:6]).requires_grad_(), lattice.points.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda X, P: lattice.basis(X) @ P, (X, P))
+    corner = lattice.origin[None].clone().requires_grad_()
+    lattice.basis(corner).square().sum().backward()
+    assert corner.grad.isfinite().all()
+
+
+def test_single_precision_stays_single(V):
+    X = torch.from_numpy(V).float()
+    B = Lattice.around(X).basis(X)
+    assert B.dtype == torch.float32
+    torch.testing.assert_close(B @ Lattice.around(X).points, X, atol=1e-6, rtol=0)
+
+
 def test_kernels_are_one_at_their_centres_and_fall_off(V):
     K = kernel_basis(V, V[:4], 0.1)
     np.testing.assert_allclose(np.diag(K[:4]), 1)

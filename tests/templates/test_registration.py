@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
+import torch
 import trimesh
 
 from i2m_lib.dataset.meshes import normalise
-from i2m_lib.templates.ffd import Lattice, displace, symmetric_basis
+from i2m_lib.templates.batched import fit_many
+from i2m_lib.templates.ffd import BENDING, Lattice, displace, symmetric_basis
 from i2m_lib.templates.registration import (
-    BENDING,
-    Source,
-    Target,
+    MAX_TURNED,
     chamfer,
-    farthest_points,
+    collapsed_faces,
     fit_cost,
     fit_ffd,
     fit_residual,
     flipped_faces,
-    sampling_matrix,
 )
+from i2m_lib.templates.surfaces import Source, Target, farthest_points, sampling_matrix
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_bent_target_needs_the_lattice_and_the_residual_does_no_harm(stool, so
 
 def test_a_shape_fits_itself_by_staying(stool, source):
     d = fit_ffd(source, target_of(*stool))
-    assert np.abs(displace(source.M, d)).max() < 0.03
+    assert np.abs(displace(source.M, d)).max() < 0.035
 
 
 def test_affine_maps_do_not_bend(stool):
@@ -100,6 +100,61 @@ def test_flips_are_turned_faces(stool):
     )
 
 
+def test_collapse_is_measured_against_the_plain_stretch(stool):
+    V, F = stool
+    assert collapsed_faces(V, V * [0.001, 1, 1], F) == 0  # all of it is thin: no face is worse than the stretch
+    pinched = V.copy()
+    pinched[F[:7].ravel()] = pinched[F[0, 0]]
+    assert collapsed_faces(V, pinched, F) >= 7 / len(F)
+
+
+def tangle(n, seed):
+    """n loose triangles in a box: all parts, no surface to speak of."""
+    rng = np.random.default_rng(seed)
+    V = rng.uniform(-0.5, 0.5, (n, 1, 3)) + rng.normal(0, 0.06, (n, 3, 3))
+    return normalise(V.reshape(-1, 3))[0], np.arange(3 * n).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("name", ["tangle", "plank", "pole", "open sheet"])
+def test_whatever_the_target_few_faces_turn_over_and_all_stay_finite(stool, source, name):
+    V, F = {
+        "tangle": tangle(300, 0),
+        "plank": (stool[0] * [1, 0.01, 1], stool[1]),
+        "pole": (stool[0] * [0.02, 1, 0.02], stool[1]),
+        "open sheet": (np.array([[-0.4, 0, -0.4], [0.4, 0, -0.4], [0, 0.1, 0.5]]), np.array([[0, 1, 2]])),
+    }[name]
+    target = target_of(normalise(V)[0], F)
+    d = fit_ffd(source, target)
+    moved = source.V + displace(source.M, d)
+    # The watched faces are a sample, so that the share of all faces may be somewhat larger.
+    assert flipped_faces(source.V, moved, source.F) <= 2 * MAX_TURNED
+    moved = moved + displace(source.K, fit_residual(source, d, target))
+    assert flipped_faces(source.V, moved, source.F) <= 2 * MAX_TURNED
+    assert np.isfinite(moved).all()
+
+
+def test_unwatched_fits_fold_and_watched_ones_do_not(stool, source, monkeypatch):
+    """The regression: most fits between chairs used to turn over more than 1 % of the faces, some 38 %."""
+    V, F = stool
+    target = target_of(V * [1, -1, 1], F)  # upside down: the seat must go through the legs, or stay
+
+    def turned():
+        return flipped_faces(source.V, source.V + displace(source.M, fit_ffd(source, target)), source.F)
+
+    watched = turned()
+    monkeypatch.setattr("i2m_lib.templates.registration.LEAST", -np.inf)
+    monkeypatch.setattr("i2m_lib.templates.registration.MAX_TURNED", 1.0)
+    assert watched <= 2 * MAX_TURNED < turned()
+
+
+def test_a_flat_source_is_fitted(stool):
+    V = np.array([[-0.5, 0.0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]])
+    flat = Source.of(V, np.array([[0, 1, 2], [0, 2, 3]]), rng=np.random.default_rng(0))
+    d = fit_ffd(flat, target_of(*stool))
+    assert np.isfinite(d).all()
+    assert np.ptp(V + displace(flat.M, d), axis=0)[0] == pytest.approx(np.ptp(stool[0], axis=0)[0], rel=0.2)
+
+
 def test_farthest_points_spread():
     X = np.array([[0.0, 0, 0], [0.1, 0, 0], [1, 0, 0], [0.4, 0, 0]])
     np.testing.assert_array_equal(farthest_points(X, 3), X[[0, 2, 3]])
@@ -109,3 +164,18 @@ def test_farthest_points_spread():
 def test_no_area_is_refused():
     with pytest.raises(ValueError, match="without area"):
         Source.of(np.zeros((3, 3)), np.array([[0, 1, 2]]), rng=np.random.default_rng(0))
+
+
+def test_a_batch_of_fits_is_what_one_at_a_time_gives(stool, source):
+    V, F = stool
+    shapes = [V * [0.5, 1.6, 0.8], V * [1, -1, 1], V @ np.diag([1.2, 0.4, 1]), tangle(300, 0)]
+    targets = [target_of(normalise(s)[0], F) for s in shapes[:3]] + [target_of(*shapes[3])]
+    points = np.stack([t.points for t in targets])
+    slow = np.stack([fit_ffd(source, t) for t in targets])
+    batch = fit_many(source, points, device="cpu", dtype=torch.float64, size=3)
+    np.testing.assert_allclose(batch, slow, atol=1e-6)
+    costs = [
+        [fit_cost(source, d, t) for d, t in zip(x, targets, strict=True)]
+        for x in (fit_many(source, points, device="cpu"), slow)
+    ]
+    np.testing.assert_allclose(*costs, rtol=0.03)  # in single precision a neighbour may change

@@ -1,0 +1,95 @@
+"""One model: from its files to its row, its mesh and its views. Depends on model and recipe alone."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import leakage, meshes
+from .cameras import Camera, sample_cameras
+from .r2n2 import read_renderings
+from .render import Renderer
+from .simplify import simplify
+from .source import ModelSource
+from .splits import hashed
+from .textures import Skin
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of the models. Camera ranges are those of `cameras.sample_cameras`."""
+
+    n_views: int
+    image_size: int
+    n_surface: int
+    seed: int
+    max_faces: int
+    azimuth: tuple[float, float]
+    elevation: tuple[float, float]
+    distance: tuple[float, float]
+    fill: tuple[float, float]
+    focal: tuple[float, float] | None
+    renderings: Path | None
+    oversized: str
+    drop_near_duplicates: bool
+
+
+def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray], Skin | None]:
+    """The model's row, its arrays in the canonical frame and its textures."""
+    limit = recipe.max_faces if recipe.oversized == "refuse" else None
+    mesh = meshes.clean(meshes.load_mesh(source, max_faces=limit))
+    V, centre, scale = meshes.normalise(mesh.V)
+    rng = np.random.default_rng([recipe.seed, hashed(source.model_id)])
+    S, face = meshes.sample_surface(V, mesh.F, recipe.n_surface, rng)
+    N = meshes.cross_products(V, mesh.F)[face]
+    N /= np.linalg.norm(N, axis=1, keepdims=True)
+    mesh = replace(mesh, V=V, counts={"n_simplified_faces": 0} | mesh.counts)
+    if len(mesh.F) > recipe.max_faces:
+        mesh = simplify(mesh, recipe.max_faces)
+    row = {
+        "sha256": hashlib.sha256(source.read(Path(source.entry).name)).hexdigest(),
+        "n_vertices": len(mesh.V),
+        "n_faces": len(mesh.F),
+        "watertight": meshes.is_watertight(mesh.F),
+        "centre": centre.tolist(),
+        "scale": scale,
+        **mesh.counts,
+        "descriptor": leakage.descriptor(meshes.sample_surface(mesh.V, mesh.F, leakage.N_SAMPLES, rng)[0]).tolist(),
+    }
+    arrays = {"V": mesh.V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
+    return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}, mesh.skin
+
+
+def take_views(
+    source: ModelSource,
+    row: dict,
+    arrays: dict[str, np.ndarray],
+    skin: Skin | None,
+    recipe: Recipe,
+    renderer: Renderer | None,
+) -> tuple[list[Camera], np.ndarray]:
+    """The cameras of a model and its images (n_views,size,size,4), drawn here or elsewhere."""
+    if renderer is not None:
+        return _shoot(source.model_id, arrays, skin, recipe, renderer)
+    folder = recipe.renderings / source.synset / source.model_id / "rendering"
+    V, layout = arrays["V"].astype(np.float64), {"layout": source.layout}
+    return read_renderings(folder, row | layout, V, arrays["F"], n_views=recipe.n_views, size=recipe.image_size)
+
+
+def _shoot(
+    model_id: str, arrays: dict[str, np.ndarray], skin: Skin | None, recipe: Recipe, renderer: Renderer
+) -> tuple[list[Camera], np.ndarray]:
+    """The cameras of a model and its images (n_views,size,size,4). Each view has a generator of
+    its own, so that view k is the same whatever n_views is."""
+    V = arrays["V"].astype(np.float64)
+    renderer.load(V, arrays["F"], arrays["C"], skin)
+    ranges = {name: getattr(recipe, name) for name in ("azimuth", "elevation", "distance", "fill", "focal")}
+    cameras, images = [], []
+    for view in range(recipe.n_views):
+        rng = np.random.default_rng([recipe.seed, hashed(model_id), 1 + view])
+        cameras += sample_cameras(1, rng, V=V, **ranges)
+        images.append(renderer.shoot(cameras[-1], rng))
+        if not images[-1].any():
+            raise meshes.MeshError(f"view {view} is empty: nothing was drawn")
+    return cameras, np.stack(images)

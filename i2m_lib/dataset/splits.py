@@ -1,0 +1,104 @@
+"""Which models train, and which test: official lists, lists of one's own, or a draw by seed."""
+
+import csv
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from .source import CorpusError
+
+SPLITS = ("train", "val", "test")
+
+# (synset, model_id) -> split. Lists without synsets, and ids that have one split under all of
+# theirs, are found under ("", model_id): a corpus may hold a model under another synset.
+SplitList = dict[tuple[str, str], str]
+
+
+def hashed(*key: str | int) -> int:
+    """64 bits that depend on nothing but `key`."""
+    return int.from_bytes(hashlib.sha256(":".join(map(str, key)).encode()).digest()[:8])
+
+
+def hashed_split(model_id: str, seed: int) -> str:
+    """'train', 'val' or 'test' with chances 70/10/20."""
+    share = hashed(seed, model_id) / 2**64
+    return "train" if share < 0.7 else "val" if share < 0.8 else "test"
+
+
+def listed_split(splits: SplitList, synset: str, model_id: str) -> str | None:
+    """The split of one model; None if it is not listed."""
+    return splits.get((synset, model_id)) or splits.get(("", model_id))
+
+
+def read_splits(path: str | Path) -> SplitList:
+    """Reads ShapeNet's all.csv, any csv with the columns modelId and split, or 3D-R2N2's json (a
+    list of categories, each with taxonomy_id, train, val and test). 117 ids of the latter have
+    one split under one synset and another under a second, so synsets count where a list has them.
+    Raises CorpusError if the file is none of these or gives a model two splits."""
+    path = Path(path)
+    read = _rows_of_r2n2 if path.suffix == ".json" else _rows_of_csv
+    try:
+        rows = list(read(path))
+    except (OSError, UnicodeError, csv.Error, json.JSONDecodeError) as error:
+        raise CorpusError(f"{path} cannot be read as a list of splits ({error}): download it again.") from error
+    splits: SplitList = {}
+    by_id = defaultdict(set)
+    for synset, model_id, split in rows:
+        if split not in SPLITS:
+            raise CorpusError(f"{path}: model {model_id} has the split {split!r}; write train, val or test.")
+        if splits.setdefault((synset, model_id), split) != split:
+            raise CorpusError(f"{path}: model {model_id} has two splits: keep one of its rows.")
+        by_id[model_id].add(split)
+    for model_id, found in by_id.items():
+        if len(found) == 1:
+            splits[("", model_id)] = found.pop()
+    return splits
+
+
+def _rows_of_csv(path: Path) -> Iterator[tuple[str, str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if not {"modelId", "split"} <= set(reader.fieldnames or ()):
+            raise CorpusError(f"{path} needs the columns modelId and split.")
+        for row in reader:
+            yield row.get("synsetId") or "", row["modelId"], row["split"]
+
+
+def _rows_of_r2n2(path: Path) -> Iterator[tuple[str, str, str]]:
+    categories = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        for category in categories:
+            for split in SPLITS:
+                for model_id in category[split]:
+                    yield category["taxonomy_id"], str(model_id), split
+    except (KeyError, TypeError) as error:
+        raise CorpusError(
+            f"{path} is not 3D-R2N2's list ({error!r}): each category needs taxonomy_id, train, val and test."
+        ) from error
+
+
+def read_template_ids(path: str | Path) -> dict[str, list[str]]:
+    """synset -> model ids in their order, from a text file with a line `<synset> (name)` before
+    the ids of each category, one a line; empty lines are skipped. Raises CorpusError if an id
+    comes before any synset or twice, or a category has none."""
+    path, ids = Path(path), {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise CorpusError(f"{path} cannot be read as a list of template ids ({error}).") from error
+    listed = None
+    for line in filter(None, map(str.strip, lines)):
+        if header := re.fullmatch(r"(\d{8})(?:\s+\(.*\))?", line):
+            listed = ids.setdefault(header[1], [])
+        elif listed is None:
+            raise CorpusError(f"{path}: {line!r} comes before any synset; begin with a line '<synset> (name)'.")
+        elif line in listed:
+            raise CorpusError(f"{path}: template {line} is listed twice: remove one of the lines.")
+        else:
+            listed.append(line)
+    if empty := [synset for synset, listed in ids.items() if not listed]:
+        raise CorpusError(f"{path} lists no template for {', '.join(empty)}: add some or remove the line.")
+    return ids

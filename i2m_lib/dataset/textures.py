@@ -1,0 +1,169 @@
+"""Materials of a model: diffuse colours, texture images, and what of them lies on each face."""
+
+import struct
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from .obj import Obj
+from .source import CorpusError, ModelSource
+
+DEFAULT_COLOUR = (200, 200, 200)
+MAX_SIDE = 1024  # pixels of a texture that are kept: views have fewer
+
+
+@dataclass(frozen=True)
+class Skin:
+    """Textures of a mesh with m faces: `uv` (m,3,2) float32 of their corners, u right and v up,
+    repeating beyond [0,1]; `texture` (m,) int64 in `images`, -1 where a face has a colour only;
+    `images`, each (h,w,3) uint8 sRGB."""
+
+    uv: np.ndarray
+    texture: np.ndarray
+    images: tuple[np.ndarray, ...]
+
+    def of(self, faces: np.ndarray) -> "Skin":
+        """That of some of the faces."""
+        return Skin(self.uv[faces], self.texture[faces], self.images)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Diffuse colour (3,) uint8 sRGB and the path of its texture, if it has one."""
+
+    colour: tuple[int, ...] = DEFAULT_COLOUR
+    texture: str | None = None
+
+
+def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[str, int]]:
+    """Face colours C (m,3) uint8, the skin if there are textures, and the counts of materials that
+    no mtl file defines and of textures that are missing or broken, whose faces have the diffuse
+    colour. C is the texture's mean over the face, else the diffuse colour, else that of the
+    vertices. A texture replaces the diffuse colour, as in Blender. Raises CorpusError if a path
+    leaves the model's folder or an image is absurdly large."""
+    materials = _read_materials(source, obj.libraries)
+    used = [obj.materials[i] for i in np.unique(obj.material) if i >= 0]
+    counts = dict.fromkeys(("n_missing_materials", "n_missing_textures", "n_broken_textures"), 0)
+    counts["n_missing_materials"] = sum(name not in materials for name in used)
+
+    plain = np.uint8(DEFAULT_COLOUR) if obj.colours is None else _bytes(obj.colours)[obj.F].mean(1).astype(np.uint8)
+    C = np.array(np.broadcast_to(plain, obj.F.shape))
+    texture = np.full(len(obj.F), -1)
+    images, number = [], {}
+    for i, name in enumerate(obj.materials):
+        faces = np.flatnonzero(obj.material == i)
+        if not len(faces) or name not in materials:
+            continue
+        C[faces] = materials[name].colour
+        path = materials[name].texture
+        if path is None:
+            continue
+        if path not in number:
+            image, trouble = _read_image(source, path)
+            number[path] = len(images) if image is not None else -1
+            if image is None:
+                counts[f"n_{trouble}_textures"] += 1
+            else:
+                images.append(image)
+        if number[path] >= 0:
+            C[faces], mapped = _mean_colours(images[number[path]], obj.UV[faces])
+            texture[faces[mapped]] = number[path]
+    if not images:
+        return C, None, counts
+    # Whole turns of a repeating texture cost the graphics card digits.
+    uv = obj.UV - np.floor(np.nanmin(obj.UV, axis=1, keepdims=True, initial=0.0, where=np.isfinite(obj.UV)))
+    return C, Skin(np.nan_to_num(uv).astype(np.float32), texture, tuple(images)), counts
+
+
+def _bytes(colours: np.ndarray) -> np.ndarray:
+    """[0,1] -> uint8; values outside are clipped, and those that are no number are 0."""
+    return np.round(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
+
+
+def _read_materials(source: ModelSource, libraries: list[str]) -> dict[str, Material]:
+    """By name; those of libraries that are missing are not defined."""
+    materials: dict[str, Material] = {}
+    for library in dict.fromkeys(libraries):
+        try:
+            text = source.read(library).decode("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        name = None
+        for line in text.splitlines():
+            word, *rest = line.split(None, 1) or [""]
+            rest = rest[0].strip() if rest else ""
+            if word.lower() == "newmtl":
+                name = rest
+                materials[name] = Material()
+            elif name is not None and word.lower() == "kd":
+                materials[name] = Material(_diffuse(rest), materials[name].texture)
+            elif name is not None and word.lower() == "map_kd" and rest:
+                materials[name] = Material(materials[name].colour, _without_options(rest))
+    return materials
+
+
+def _diffuse(text: str) -> tuple[int, ...]:
+    """'r g b' or one grey, each in [0,1]; the default colour if it is neither."""
+    try:
+        numbers = [float(word) for word in text.split()[:3]]
+    except ValueError:
+        return DEFAULT_COLOUR
+    return tuple(_bytes(np.array(numbers * (3 if len(numbers) == 1 else 1))).tolist()) if numbers else DEFAULT_COLOUR
+
+
+def _without_options(text: str) -> str:
+    """The file's name, which may hold spaces, after options such as `-s 1 1 1 -clamp on`."""
+    words = text.split(" ")
+    while words and words[0].startswith("-"):
+        words.pop(0)
+        while len(words) > 1 and (words[0] in ("", "on", "off") or _is_number(words[0])):
+            words.pop(0)
+    return " ".join(words)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]:
+    """(h,w,3) uint8, or None with 'missing' or 'broken'."""
+    try:
+        data = source.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None, "missing"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(BytesIO(data))
+        image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+        image = image.convert("RGB")
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        return np.asarray(image), ""
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise CorpusError(
+            f"{source.container.name}: the texture {path} of {source.model_id} has more than "
+            f"{Image.MAX_IMAGE_PIXELS} pixels: scale it down."
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error):  # Pillow's ways to fail
+        return None, "broken"
+
+
+def _mean_colours(image: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) places it
+    on the image at all; if it does not, the colour is that of the whole image."""
+    mapped = np.isfinite(uv).all((1, 2))
+    inside = np.vstack([np.full((1, 3), 1 / 3), np.full((3, 3), 1 / 6) + np.eye(3) / 2])
+    at = np.einsum("pk,mkc->mpc", inside, uv[mapped]) % 1.0  # (m,4,2)
+    h, w = image.shape[:2]
+    columns = np.minimum((at[..., 0] * w).astype(int), w - 1)
+    rows = np.minimum(((1 - at[..., 1]) * h).astype(int), h - 1)
+    C = np.tile(image.mean((0, 1)).astype(np.uint8), (len(uv), 1))
+    C[mapped] = image[rows, columns].mean(1).astype(np.uint8)
+    return C, mapped

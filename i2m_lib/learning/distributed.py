@@ -1,0 +1,70 @@
+"""Several processes, one training: `torchrun --nproc-per-node 4 -m i2m_lib.learning ...`.
+
+A batch is cut into equal shares, a process each, and gradients are averaged. All terms of the loss are means over
+views and all random numbers are drawn for the whole batch, so the number of processes changes a run only by
+rounding - where statistics are shared, too: SyncBatchNorm does that on GPUs; on CPUs, where torch has none, batch
+norms see their process's share.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@dataclass(frozen=True)
+class Share:
+    """Process `rank` of `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, n: int) -> slice:
+        """This process's part of n rows; equal parts if world divides n."""
+        return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
+
+
+def share() -> Share:
+    """That of this process; the whole where there is only one."""
+    if distributed.is_available() and distributed.is_initialized():
+        return Share(distributed.get_rank(), distributed.get_world_size())
+    return Share()
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joins the other processes if torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model with its gradients averaged over processes; itself where there is one. Weights are shared with it."""
+    if share().world == 1:
+        return model
+    device = next(model.parameters()).device
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """The model with batch norms over all processes, on GPUs."""
+    several = share().world > 1 and next(model.parameters()).is_cuda
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if several else model
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of x over processes."""
+    if share().world > 1:
+        distributed.all_reduce(x)
+    return x

@@ -1,0 +1,91 @@
+"""What limits a trained network: its answers with one part after the other replaced by the right one.
+
+Only for shapes that 02_template_graph fitted, which are those of training and validation.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from i2m_lib.dataset.meshes import sample_surface
+from i2m_lib.dataset.views import Dataset
+from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.search import used_weights
+from i2m_lib.templates.fits import Fits
+from i2m_lib.templates.registration import Target, chamfer
+
+N_SAMPLES = 4096
+
+
+def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, torch.Tensor]:
+    """The first views of each model of a split: their rows, and images (b, 4, h, w) uint8."""
+    views = dataset.views[dataset.views.model_id.isin(dataset.select(split).model_id)]
+    views = views.groupby("model_id").head(n_views)
+    return views, torch.from_numpy(dataset.images[views["index"].to_numpy()]).permute(0, 3, 1, 2)
+
+
+class Distances:
+    """Chamfer-L1 to the models of a dataset, in units of their longest edge, on a few thousand samples: enough to
+    compare answers on validation, not to publish."""
+
+    def __init__(self, dataset: Dataset, seed: int = 0):
+        self.dataset, self.seed, self.targets = dataset, seed, {}
+
+    def __call__(self, V: np.ndarray, F: np.ndarray, model_id: str) -> float:
+        if model_id not in self.targets:
+            mesh = self.dataset.mesh(model_id)
+            self.targets[model_id] = Target.of(mesh.S[:N_SAMPLES]), np.ptp(mesh.V, axis=0).max()
+        target, edge = self.targets[model_id]
+        points = sample_surface(V, F, len(target.points), np.random.default_rng(self.seed))[0]
+        return chamfer(points, target) / edge
+
+    def mean(self, answers: list, views: pd.DataFrame) -> float:
+        """Category mean over answers with V and F, one for each of the views."""
+        values = [self(r.V, r.F, m) for r, m in zip(answers, views.model_id, strict=True)]
+        return float(views.assign(value=values).groupby("synset").value.mean().mean())
+
+
+def limits(
+    dataset: Dataset, reconstructor: Reconstructor, fits: dict[str, Fits], *, split: str = "val", n_views: int = 1
+) -> pd.DataFrame:
+    """Chamfer-L1 of answers `as predicted`, and with the right `template` (its deformation as predicted), the right
+    `deformation` or the right `weights` of the predicted template, or `all` of them: columns synset, model_id, and one
+    for each. What is right for a template of another category is not known; such answers stay as predicted.
+    """
+    views, images = views_of(dataset, split, n_views)
+    distances, rows = Distances(dataset), []
+    for view, image in zip(views.itertuples(), images, strict=True):
+        surfaces = _swap(reconstructor, fits[view.synset], image, view)
+        values = {name: distances(V, F, view.model_id) for name, (V, F) in surfaces.items()}
+        rows.append({"synset": view.synset, "model_id": view.model_id, **values})
+    return pd.DataFrame(rows)
+
+
+def _swap(reconstructor: Reconstructor, fits: Fits, image: torch.Tensor, view) -> dict:
+    """Surfaces (V, F) of one view's answers."""
+    templates = reconstructor.graph.templates
+    out = reconstructor.outputs(image[None])
+    slots = [i for i, t in enumerate(templates) if t.synset == view.synset]
+    row = fits.model_ids.tolist().index(view.model_id)
+    best = slots[int(fits.cost[row].argmin())]
+    said = int(out["logits"][0].argmax())
+
+    def predicted(t: int) -> tuple[np.ndarray, np.ndarray]:
+        d = reconstructor.model.lattice(out["y"][0, [t]], torch.tensor([t]))[0]
+        return d.double().numpy(), used_weights(templates[t], out["weights"][0, t].double().numpy())
+
+    def right(t: int) -> tuple[np.ndarray, np.ndarray]:
+        if t not in slots:
+            return predicted(t)
+        k = slots.index(t)
+        return fits.d[row, k].astype(float), fits.weights[row, k, : len(templates[t].neighbours)].astype(float)
+
+    (d, a), (right_d, right_a) = predicted(said), right(said)
+    answers = {
+        "as predicted": (said, d, a),
+        "template": (best, *predicted(best)),
+        "deformation": (said, right_d, a),
+        "weights": (said, d, right_a),
+        "all": (best, *right(best)),
+    }
+    return {name: (templates[t].decode(d, a), templates[t].F) for name, (t, d, a) in answers.items()}
