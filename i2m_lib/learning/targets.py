@@ -73,9 +73,8 @@ class Targets:
 
     def rows(self, chosen: slice) -> "Targets":
         """Those of some of the N shapes."""
-        return replace(
-            self, **{name: getattr(self, name)[chosen] for name in ("slots", "q", "y", "weights", "weighted")}
-        )
+        by_shape = ("slots", "q", "y", "parts", "height", "weights", "weighted")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in by_shape})
 
     def stretched(self, model: torch.Tensor, taller: torch.Tensor) -> torch.Tensor:
         """Coordinates (b, W, k) of shapes model (b,) made taller (b,) times as high and scaled to diagonal 1 again.

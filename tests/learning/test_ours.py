@@ -97,6 +97,15 @@ def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
     assert [float(terms[k]) for k in ("deformation", "weights", "camera")] == pytest.approx([0, 0, 0], abs=1e-9)
 
 
+def test_rows_of_targets_are_those_shapes(targets):
+    some, taller = targets.rows(slice(1, 3)), torch.tensor([1.0, 1.2])
+    first, second = torch.arange(1, 3), torch.arange(2)
+    for name in ("slots", "q", "y", "weights", "weighted"):
+        torch.testing.assert_close(getattr(some, name), getattr(targets, name)[first])
+    torch.testing.assert_close(some.stretched(second, taller), targets.stretched(first, taller))
+    torch.testing.assert_close(some.stretched(second, torch.ones(2)), some.y)
+
+
 def test_labels_stay_within_the_category(dataset, tiny_run, targets):
     torch.testing.assert_close(targets.q.sum(1), torch.ones(len(targets.q)))
     synset = dataset.models.set_index("model_id").synset
