@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from i2m_lib.dataset.views import Dataset, ViewDataset
-from i2m_lib.files import save_json, whole
+from i2m_lib.files import save_json, save_parquet, whole
 from i2m_lib.templates.graph import TemplateGraph
 
 from .batches import Batches
@@ -33,7 +33,7 @@ def train(
     device: torch.device,
     callbacks: Iterable[Callable[[Trainer], None]] = (),
 ) -> tuple[Image2Mesh, pd.DataFrame]:
-    """Trains, or resumes, in `folder`; writes model.safetensors and model.json there.
+    """Trains, or resumes, in `folder`; writes model.safetensors, model.json and history.parquet there.
 
     Returns:
         The trained network and the history, a row an epoch.
@@ -64,6 +64,7 @@ def train(
     if share().rank == 0:
         names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
         save_model(folder, model, settings, graph, names)
+        save_parquet(Path(folder) / "history.parquet", history)
     return model, history
 
 

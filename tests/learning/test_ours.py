@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -217,6 +218,7 @@ def test_a_finished_training_is_loaded_not_repeated(dataset, tiny_run):
         callbacks=[lambda trainer: pytest.fail("trained again")],
     )[1]
     assert len(history) == tiny_run.settings.epochs
+    assert pd.read_parquet(tiny_run.folder / "history.parquet").equals(history)
 
 
 def test_other_templates_are_refused(tiny_run, tmp_path):
