@@ -20,7 +20,7 @@ from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.reconstruct import Reconstructor, read_image
 from i2m_lib.templates.graph import Template, TemplateGraph
-from i2m_lib.templates.registration import N_KERNELS
+from i2m_lib.templates.surfaces import N_KERNELS
 
 TARGET = 0.030  # seconds, median
 N_TEMPLATES, N_EDGES = 84, 6
