@@ -1,7 +1,6 @@
 """Training watched in JupyterLab: a bar for the epoch's steps and learning curves that grow by the epoch."""
 
 import os
-import sys
 import time
 
 import matplotlib.pyplot as plt
@@ -11,14 +10,9 @@ from tqdm.auto import tqdm
 
 from i2m_lib.figures import curves
 from i2m_lib.learning.training import Trainer
+from i2m_lib.progress import watched
 
 SECONDS = 0.5  # between updates of the bar
-
-
-def watched() -> bool:
-    """Whether someone sees a bar move: in JupyterLab or at a terminal. Under papermill it would freeze, and the
-    trainer's line per epoch tells enough."""
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
 
 
 class Live:

@@ -1,13 +1,14 @@
 """Chunks of work on the processes of one machine, or on those of a Dask cluster."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
+
+from i2m_lib.progress import watched
 
 from .source import CorpusError
 
@@ -62,12 +63,11 @@ def _on_cluster(address: str) -> ExitStack:
 
 def _watch(counts: Iterable[int] | Iterator[int], total: int, progress: bool) -> None:
     """Exhausts `counts`. A bar where someone watches; in a log, a line per 10 %."""
-    # A Jupyter server sets this name; papermill, where a bar would freeze, does not.
-    watched = sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+    bars = watched()
     done = 0
-    with tqdm(total=total, unit="model", disable=not (progress and watched)) as bar:
+    with tqdm(total=total, unit="model", disable=not (progress and bars)) as bar:
         for n in counts:
             bar.update(n)
             done += n
-            if progress and not watched and done * 10 // total > (done - n) * 10 // total:
+            if progress and not bars and done * 10 // total > (done - n) * 10 // total:
                 print(f"{done} of {total} models", flush=True)
