@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from i2m_lib.dataset.meshes import sample_surface
-from i2m_lib.dataset.views import Dataset
+from i2m_lib.dataset.views import Dataset, load_images
 from i2m_lib.reconstruct import Reconstructor
 from i2m_lib.search import used_weights
 from i2m_lib.templates.fits import Fits
@@ -21,7 +21,7 @@ def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, 
     """The first views of each model of a split: their rows, and images (b, 4, h, w) uint8."""
     views = dataset.views[dataset.views.model_id.isin(dataset.select(split).model_id)]
     views = views.groupby("model_id").head(n_views)
-    return views, torch.from_numpy(dataset.images[views["index"].to_numpy()]).permute(0, 3, 1, 2)
+    return views, load_images(dataset, views["index"].to_numpy())
 
 
 class Distances:

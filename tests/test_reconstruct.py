@@ -4,7 +4,7 @@ import trimesh
 from PIL import Image
 
 from i2m_lib.dataset.meshes import barycentric_samples
-from i2m_lib.evaluation.baselines import load_images
+from i2m_lib.dataset.views import load_images
 from i2m_lib.reconstruct import Reconstructor, read_image
 from i2m_lib.search import surface
 from i2m_lib.templates.ffd import displace

@@ -94,6 +94,11 @@ class Dataset:
         return np.array(self.images[index])
 
 
+def load_images(dataset: Dataset, index: np.ndarray) -> torch.Tensor:
+    """Views by their index: (b, 4, h, w) uint8."""
+    return torch.from_numpy(np.asarray(dataset.images[index])).permute(0, 3, 1, 2)
+
+
 def overlay(dataset: Dataset, views: pd.DataFrame) -> np.ndarray:
     """(n,) IoU of each view's mask with the silhouette of its model, which is found from mesh and
     camera without the renderer. `views` are rows of `dataset.views`."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from i2m_lib.dataset.views import Dataset
+from i2m_lib.dataset.views import Dataset, load_images
 from i2m_lib.reconstruct import Reconstructor
 from i2m_lib.templates.registration import Target, chamfer
 
@@ -136,8 +136,3 @@ class Memory:
 
 def _with_one(codes: torch.Tensor) -> torch.Tensor:
     return torch.cat([codes, torch.ones(len(codes), 1)], 1)
-
-
-def load_images(dataset: Dataset, index: np.ndarray) -> torch.Tensor:
-    """Views by their index: (b, 4, h, w) uint8."""
-    return torch.from_numpy(np.asarray(dataset.images[index])).permute(0, 3, 1, 2)

@@ -11,12 +11,12 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from i2m_lib.dataset.cameras import Camera
-from i2m_lib.dataset.views import Dataset
+from i2m_lib.dataset.views import Dataset, load_images
 from i2m_lib.reconstruct import Reconstruction, Reconstructor
 from i2m_lib.templates.graph import TemplateGraph
 from i2m_lib.templates.represent import oracle_fit, oracle_template, prepare
 
-from .baselines import MOST_COMPARED, Clusters, Memory, Shapes, load_images
+from .baselines import MOST_COMPARED, Clusters, Memory, Shapes
 from .protocols import PreparedTarget, Protocol
 from .silhouettes import held_out, silhouette_iou
 from .surfaces import Surface
