@@ -18,8 +18,6 @@ import igl
 import numpy as np
 from scipy.spatial import cKDTree
 
-from i2m_lib.dataset.meshes import sample_surface
-
 from .surfaces import Surface
 
 
@@ -110,10 +108,3 @@ def point_to_surface(X: np.ndarray, V: np.ndarray, F: np.ndarray) -> np.ndarray:
     squared = np.empty(len(X))
     squared[order] = igl.point_mesh_squared_distance(np.asarray(X, np.float64)[order], V, F)[0]
     return np.sqrt(squared)
-
-
-def surface_chamfer(A: Surface, B: Surface, n: int, seed: int) -> float:
-    """Chamfer-L1 from n samples of each surface to the other surface itself: without a floor of sampling noise, so
-    that a few thousand samples will do. For diagnosis; protocols compare samples, as the field does."""
-    samples = (sample_surface(V, F, n, np.random.default_rng([k, seed]))[0] for k, (V, F) in enumerate((A, B)))
-    return float(sum(point_to_surface(X, *Y).mean() for X, Y in zip(samples, (B, A), strict=True)) / 2)

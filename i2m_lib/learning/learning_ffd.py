@@ -27,7 +27,7 @@ from .device import autocast
 from .images import compose, crop_to_mask
 from .networks import Encoder
 from .settings import Settings, describe, read_description
-from .targets import stretch_factors
+from .targets import height_of, stretch_factors
 from .training import Schedule, Trainer
 
 N_CONTROL = 64
@@ -88,13 +88,12 @@ class Surfaces:
         lattices = [Lattice.around(t.V) for t in graph.templates]
         B = np.stack([lattice.basis(s) for lattice, s in zip(lattices, S, strict=True)])
         meshes = [dataset.mesh(model_id) for model_id in model_ids]
-        extents = np.array([np.ptp(mesh.V, axis=0) for mesh in meshes])
         synset = dataset.models.set_index("model_id").synset
         of = {s: [i for i, t in enumerate(graph.templates) if t.synset == s] for s in graph.synsets}
         width = max(map(len, of.values()))
         slots = np.array([(of[synset[m]] + [-1] * width)[:width] for m in model_ids]).reshape(-1, width)
         arrays = [B, np.stack([lattice.points for lattice in lattices]), np.stack([mesh.S for mesh in meshes])]
-        arrays.append(extents[:, 1] / np.linalg.norm(extents, axis=1))
+        arrays.append(np.array([height_of(mesh.V) for mesh in meshes]))
         return cls(*(torch.from_numpy(x).float().to(device) for x in arrays), torch.from_numpy(slots).to(device))
 
 

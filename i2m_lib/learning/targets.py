@@ -122,7 +122,7 @@ def make_targets(
     weighted, grams = np.zeros((n, width), bool), np.zeros((n_templates, n_edges, n_edges))
     means, axes = np.zeros((n_templates, 32, 3)), np.zeros((n_templates, k, 32, 3))
     parts, origin = np.zeros((n, width, 3, k)), np.zeros((n_templates, k))
-    height = np.array([_height(dataset.mesh(model_id).V) for model_id in model_ids])
+    height = np.array([height_of(dataset.mesh(model_id).V) for model_id in model_ids])
 
     first = 0
     for synset in graph.synsets:
@@ -170,6 +170,7 @@ def _residual_variance(weights, weighted, grams, slots) -> float:
     return float(energy[weighted].mean())
 
 
-def _height(V: np.ndarray) -> float:
+def height_of(V: np.ndarray) -> float:
+    """Of a shape V (n, 3) over its diagonal."""
     extent = np.ptp(V, axis=0)
     return extent[1] / np.linalg.norm(extent)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from i2m_lib.dataset.meshes import normalise
+
 from .graph import Template
 
 TRAIN_SHARE = 0.7  # 3,500 of 5,000
@@ -40,6 +42,4 @@ def combine(template: Template, d: np.ndarray, a: np.ndarray) -> np.ndarray:
     """Vertices (n, 3) of the paper's linear combination under d (32, 3) and a (E,) in {0, 1}: the mean of the
     deformed template and of the chosen V_cj, in the canonical frame: centred, its bounding box's diagonal 1."""
     chosen = [template.correspondence(j) for j in np.flatnonzero(a)]
-    V = np.mean([template.decode(d), *chosen], axis=0)
-    low, extent = V.min(0), np.ptp(V, axis=0)
-    return (V - low - extent / 2) / np.linalg.norm(extent)
+    return normalise(np.mean([template.decode(d), *chosen], axis=0))[0]
