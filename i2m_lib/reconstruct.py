@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from i2m_lib.learning.azimuth import mirrored, modes
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.ours import categories_of, load_model
@@ -116,10 +117,11 @@ class Reconstructor:
             p = out["logits"].softmax(1)
             best = p.argmax(1)
             rows = torch.arange(len(best), device=device)
-            y, a, camera = out["y"][rows, best], out["weights"][rows, best], out["camera"]
+            y, a = out["y"][rows, best], out["weights"][rows, best]
+            camera = torch.stack([modes(out["azimuth"], 1)[0][:, 0], out["elevation"]], 1)
             if self.search is not None:
                 best, y, a, camera = (x.to(device) for x in self.search(crop[:, 3], p, out))
-            found += self._unpack(p, best, self.model.lattice(y, best), a, camera, out["z"])
+            found += self._unpack(p, best, self.model.lattice(y, best), a, camera.rad2deg(), out["z"])
         return found
 
     @torch.no_grad()
@@ -132,7 +134,7 @@ class Reconstructor:
         """The network's outputs for images (b, 3, s, s), averaged with those for their mirror images: a symmetric
         lattice deforms both alike, and only the azimuth turns round."""
         outputs = self.model(torch.cat([image, image.flip(3)]))
-        outputs["camera"][len(image) :, 0] *= -1
+        outputs["azimuth"][len(image) :] = mirrored(outputs["azimuth"][len(image) :])
         return {name: (x[: len(image)] + x[len(image) :]) / 2 for name, x in outputs.items()}
 
     @torch.inference_mode()
@@ -148,7 +150,6 @@ class Reconstructor:
             template = self.graph.templates[int(best)]
             by_category = {self.categories[s]: float(p[self._slots(s)].sum()) for s in self.graph.synsets}
             a = used_weights(template, a)
-            azimuth = float(np.degrees(np.arctan2(camera[0], camera[1])) % 360)
             reconstructions.append(
                 Reconstruction(
                     template,
@@ -157,8 +158,8 @@ class Reconstructor:
                     p,
                     self.categories[template.synset],
                     by_category,
-                    azimuth,
-                    float(np.degrees(camera[2])),
+                    float(camera[0] % 360),
+                    float(camera[1]),
                     z,
                 )
             )

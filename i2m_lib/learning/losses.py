@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from .azimuth import divergence
 from .targets import Targets
 
-TERMS = ("template", "deformation", "weights", "camera")
+TERMS = ("template", "deformation", "weights", "azimuth", "elevation")
+ELEVATION_VARIANCE = 0.05  # square radians: of angles spread evenly over 45 degrees
 
 
 def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-    """Terms of the loss for a batch of views.
+    """`TERMS` of the loss for a batch of views.
 
     Args:
         out: of `Image2Mesh.forward`.
@@ -19,8 +21,8 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
 
     Returns:
         template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on
-        the templates' surfaces over its variance; weights: the same of the combined residuals; camera: mean squared
-        error of (sine, cosine, elevation).
+        the templates' surfaces over its variance; weights: the same of the combined residuals; azimuth:
+        see `azimuth.divergence`; elevation: mean squared error over its variance.
     """
     model = batch["model"]
     slots, q = targets.slots[model], targets.q[model]  # (b, W)
@@ -40,6 +42,6 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
     known = q * targets.weighted[model]
     weights = (known * energy).sum(1).mean() / targets.residual_variance
 
-    azimuth, elevation = batch["azimuth"], batch["elevation"]
-    camera = (out["camera"].float() - torch.stack([azimuth.sin(), azimuth.cos(), elevation], 1)).square().sum(1).mean()
-    return {"template": template, "deformation": deformation, "weights": weights, "camera": camera}
+    azimuth = divergence(out["azimuth"], batch["azimuth"])
+    elevation = (out["elevation"].float() - batch["elevation"]).square().mean() / ELEVATION_VARIANCE
+    return dict(zip(TERMS, (template, deformation, weights, azimuth, elevation), strict=True))

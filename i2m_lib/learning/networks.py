@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from .azimuth import N_BINS
+
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -96,14 +98,15 @@ class Image2Mesh(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(n_code, n_code), nn.ReLU())
         self.deformation = nn.Linear(n_code, n_templates * n_axes)
         self.weights = nn.Linear(n_code, n_templates * n_edges)
-        self.camera = nn.Linear(n_code, 3)
+        self.azimuth = nn.Linear(n_code, N_BINS)
+        self.elevation = nn.Linear(n_code, 1)
         self.register_buffer("means", torch.zeros(n_templates, 32, 3))
         self.register_buffer("axes", torch.zeros(n_templates, n_axes, 32, 3))
         self.register_buffer("y_scale", torch.ones(()))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Images (b, 3, h, w) in [0, 1] -> z (b, n_code), logits (b, T), y (b, T, k), weights (b, T, E), camera
-        (b, 3): sine and cosine of the azimuth, elevation in radians."""
+        """Images (b, 3, h, w) in [0, 1] -> z (b, n_code), logits (b, T), y (b, T, k), weights (b, T, E), azimuth
+        (b, N_BINS) logits (see `azimuth`), elevation (b,) in radians."""
         z = self.encoder(image)
         T, k, E = self.sizes
         h = self.hidden(z)
@@ -112,7 +115,8 @@ class Image2Mesh(nn.Module):
             "logits": self.template(z),
             "y": self.deformation(h).view(-1, T, k) * self.y_scale,
             "weights": self.weights(h).view(-1, T, E),
-            "camera": self.camera(z),
+            "azimuth": self.azimuth(z),
+            "elevation": self.elevation(z)[:, 0],
         }
 
     def lattice(self, y: Tensor, templates: Tensor) -> Tensor:

@@ -1,0 +1,57 @@
+"""Azimuths as probabilities on a circle of bins: a table seen from the front may as well be seen from behind, and the
+mean of two such answers is neither.
+
+Bin i is centred at 2 pi i / N_BINS, so mirroring left and right sends bin i to bin -i.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+N_BINS = 24
+WIDTH = math.radians(15)  # of a label's bell
+NEAR = 2  # bins on either side of a mode that sharpen its angle
+APART = 5  # bins between two modes, at least
+
+
+def centres(device: torch.device | str = "cpu") -> Tensor:
+    """Angles (N_BINS,) in radians."""
+    return torch.arange(N_BINS, device=device) * (2 * math.pi / N_BINS)
+
+
+def soft_bins(azimuth: Tensor) -> Tensor:
+    """Labels (b, N_BINS) that sum to 1, a von Mises bell around each azimuth (b,), radians."""
+    return (torch.cos(azimuth[:, None] - centres(azimuth.device)) / WIDTH**2).softmax(1)
+
+
+def divergence(logits: Tensor, azimuth: Tensor) -> Tensor:
+    """Mean over a batch of the divergence of the answers softmax(logits (b, N_BINS)) from the labels, over that of an
+    even answer: 0 is perfect, 1 is ignorant."""
+    labels = soft_bins(azimuth)
+    entropy = -(labels * labels.log()).sum(1)
+    off = -(labels * log_softmax(logits.float(), dim=1)).sum(1) - entropy
+    return (off / (math.log(N_BINS) - entropy)).mean()
+
+
+def mirrored(logits: Tensor) -> Tensor:
+    """Logits (..., N_BINS) for the mirrored image."""
+    return logits.flip(-1).roll(1, -1)
+
+
+def modes(logits: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n likeliest azimuths of logits (b, N_BINS): angles (b, n) in radians, sharpened by the bins beside them, and
+    the probabilities (b, n) of those bins together."""
+    p = logits.float().softmax(-1)
+    offsets = torch.arange(-NEAR, NEAR + 1, device=p.device)
+    window = torch.stack([p.roll(-int(i), -1) for i in offsets], -1)  # (b, N_BINS, 2 NEAR + 1)
+    mass, shift = window.sum(-1), (window * offsets).sum(-1) / window.sum(-1)
+    free, angles, weights = p.clone(), [], []
+    for _ in range(n):
+        best = free.argmax(-1, keepdim=True)
+        angles.append((best + shift.gather(-1, best)) * (2 * math.pi / N_BINS))
+        weights.append(mass.gather(-1, best))
+        distance = (torch.arange(N_BINS, device=p.device) - best).remainder(N_BINS)
+        free = torch.where((distance < APART) | (distance > N_BINS - APART), -1.0, free)
+    return torch.cat(angles, -1), torch.cat(weights, -1)
