@@ -19,7 +19,7 @@ N_SAMPLES = 4096
 
 def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, torch.Tensor]:
     """The first views of each model of a split: their rows, and images (b, 4, h, w) uint8."""
-    views = dataset.views[dataset.views.model_id.isin(dataset.select(split).model_id)]
+    views = dataset.true_views[dataset.true_views.model_id.isin(dataset.select(split).model_id)]
     views = views.groupby("model_id").head(n_views)
     return views, load_images(dataset, views["index"].to_numpy())
 

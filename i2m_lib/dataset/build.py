@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +26,8 @@ import pandas as pd
 from i2m_lib.files import save_json, save_npz, save_parquet
 
 from . import leakage
-from .cameras import Camera, check_ranges
-from .model import Recipe, prepare, take_views
+from .cameras import check_ranges
+from .model import VIEW_COLUMNS, Recipe, prepare, take_views
 from .pack import check_space, pack_views, remove_leftovers, save_part, writing
 from .parallel import orphaned, run_chunks
 from .render import Renderer
@@ -56,6 +56,8 @@ def build_dataset(
     image_size: int,
     n_surface: int,
     seed: int,
+    n_varied: int = 0,
+    variety: float = 0.3,
     categories: list[str] | None = None,
     max_models: int | None = None,
     splits: str | Path = "",
@@ -77,8 +79,8 @@ def build_dataset(
     `splits.read_splits` knows ("" for the corpus's all.csv, if any). A model of more than
     `max_faces` is simplified (its samples S are still those of the whole surface) or, if
     `oversized` is 'refuse', quarantined. Near-duplicates across splits (`leakage`) are listed; with
-    `drop_near_duplicates`, those in test get the status 'dropped' and no views. Camera ranges are
-    those of `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in
+    `drop_near_duplicates`, those in test get the status 'dropped' and no views. Training models get `n_varied`
+    further views in other proportions, see `Recipe`. Camera ranges are those of `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in
     place of our own: then no camera is drawn. It works on `workers` processes, or on all those
     of the Dask `scheduler` at the given address, which must see corpus and `out` under the same
     paths. Models that cannot be used are listed with a reason. Call again to resume an interrupted
@@ -91,8 +93,11 @@ def build_dataset(
     drawn = Path(renderings).absolute() if renderings else None
     if drawn and not drawn.is_dir():
         raise CorpusError(f"{drawn} is no folder: give the one that holds the synsets' renderings.")
+    if drawn and n_varied:
+        raise CorpusError(f"renderings show models as they are: n_varied must be 0, not {n_varied}.")
     ranges = (tuple(azimuth), tuple(elevation), tuple(distance), tuple(fill), focal and tuple(focal))
-    recipe = Recipe(n_views, image_size, n_surface, seed, max_faces, *ranges, drawn, oversized, drop_near_duplicates)
+    sizes = (n_views, n_varied, variety, image_size, n_surface)
+    recipe = Recipe(*sizes, seed, max_faces, *ranges, drawn, oversized, drop_near_duplicates)
     corpus = Corpus.open(Path(corpus_root).absolute(), split_seed=seed, splits=splits)
     sources = corpus.choose(categories, max_models, seed=seed)
     with writing(out):
@@ -100,9 +105,10 @@ def build_dataset(
         if not (out / "models.parquet").is_file():
             remove_leftovers(out)
             todo = [source for source in sources if not _row_path(out, source).is_file()]
-            check_space(out, len(todo) * n_views * 4 * image_size**2)
-            chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-            work = partial(_build_chunk, out=out, recipe=recipe)
+            tasks = [(source, replace(recipe, n_varied=_n_varied(recipe, corpus, source))) for source in todo]
+            check_space(out, sum(r.n_views + r.n_varied for _, r in tasks) * 4 * image_size**2)
+            chunks = [tasks[i : i + CHUNK] for i in range(0, len(tasks), CHUNK)]
+            work = partial(_build_chunk, out=out)
             run_chunks(work, chunks, workers=workers, scheduler=scheduler, progress=progress)
             _pack(corpus, sources, out, recipe)
         shutil.rmtree(out / "parts", ignore_errors=True)
@@ -137,9 +143,15 @@ def _row_path(out: Path, source: ModelSource) -> Path:
     return out / "parts" / source.synset / f"{source.model_id}.json"
 
 
-def _build_chunk(sources: list[ModelSource], owner: int | None, *, out: Path, recipe: Recipe) -> None:
-    with _ONE_AT_A_TIME, nullcontext() if recipe.renderings else Renderer(recipe.image_size) as renderer:
-        for source in sources:
+def _n_varied(recipe: Recipe, corpus: Corpus, source: ModelSource) -> int:
+    """How many varied views a model gets."""
+    return recipe.n_varied if corpus.splits[source.model_id] == "train" else 0
+
+
+def _build_chunk(tasks: list[tuple[ModelSource, Recipe]], owner: int | None, *, out: Path) -> None:
+    first = tasks[0][1]
+    with _ONE_AT_A_TIME, nullcontext() if first.renderings else Renderer(first.image_size) as renderer:
+        for source, recipe in tasks:
             if not orphaned(owner):
                 _build_model(source, out, recipe, renderer)
 
@@ -151,7 +163,7 @@ def _build_model(source: ModelSource, out: Path, recipe: Recipe, renderer: Rende
     try:
         row, arrays, skin = prepare(source, recipe)
         times.append(time.perf_counter())
-        cameras, images = take_views(source, row, arrays, skin, recipe, renderer)
+        views, images = take_views(source, row, arrays, skin, recipe, renderer)
     except Exception as error:  # whatever one model breaks, the run goes on
         save_json(row_path, {"status": "quarantined", "reason": _reason(error)})
         return
@@ -159,7 +171,7 @@ def _build_model(source: ModelSource, out: Path, recipe: Recipe, renderer: Rende
     save_part(row_path.with_suffix(".rgba"), images)
     times.append(time.perf_counter())
     seconds = np.diff(times).round(4).tolist()
-    save_json(row_path, {"status": "ok", **row, "cameras": [astuple(c) for c in cameras], "seconds": seconds})
+    save_json(row_path, {"status": "ok", **row, "views": views, "seconds": seconds})
 
 
 def _reason(error: Exception) -> str:
@@ -169,10 +181,10 @@ def _reason(error: Exception) -> str:
 
 def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe) -> None:
     """Joins the finished models into views.npy, views.parquet and, last, models.parquet."""
-    rows, cameras, seconds, descriptors = [], [], [], []
+    rows, views, seconds, descriptors = [], [], [], []
     for source in sources:
         row = json.loads(_row_path(out, source).read_text())
-        cameras.append(np.array(row.pop("cameras", [])))  # a tenth of the memory of its lists
+        views.append(np.array(row.pop("views", [])))  # a tenth of the memory of its lists
         seconds.append(row.pop("seconds", [None, None]))
         descriptors.append(np.array(row.pop("descriptor", []), np.float32))
         rows.append(row)
@@ -183,14 +195,12 @@ def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe)
     leakage.mark_near_duplicates(*zip(*ok, strict=True), corpus.splits, out, drop=recipe.drop_near_duplicates)
     usable = [i for i in usable if rows[i]["status"] == "ok"]
     parts = [_row_path(out, sources[i]).with_suffix(".rgba") for i in usable]
-    n, size = recipe.n_views, recipe.image_size
-    pack_views(out / "views.npy", parts, (n, size, size, 4))
-    keys = [[getattr(sources[i], name) for i in usable] for name in ("synset", "model_id")]
-    views = pd.DataFrame(
-        {"synset": np.repeat(keys[0], n), "model_id": np.repeat(keys[1], n), "view": np.tile(np.arange(n), len(usable))}
-    )
-    views[[field.name for field in fields(Camera)]] = np.concatenate([cameras[i] for i in usable])
-    save_parquet(out / "views.parquet", views.assign(index=range(len(views))))
+    counts = [len(views[i]) for i in usable]
+    pack_views(out / "views.npy", parts, counts, recipe.image_size)
+    keys = {name: np.repeat([getattr(sources[i], name) for i in usable], counts) for name in ("synset", "model_id")}
+    table = pd.DataFrame(keys | {"view": np.concatenate([np.arange(n) for n in counts])})
+    table[VIEW_COLUMNS] = np.concatenate([views[i] for i in usable])
+    save_parquet(out / "views.parquet", table.assign(index=range(len(table))))
     table = _models_table(corpus, sources, rows)
     cost = pd.DataFrame(seconds, columns=["mesh_seconds", "view_seconds"], dtype=float)
     save_parquet(out / "cost.parquet", table[["synset", "model_id"]].head(len(cost)).join(cost))

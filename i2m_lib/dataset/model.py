@@ -1,7 +1,7 @@
 """One model: from its files to its row, its mesh and its views. Depends on model and recipe alone."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,19 @@ from .simplify import simplify
 from .source import ModelSource
 from .splits import hashed
 from .textures import Skin
+from .views import STRETCH
+
+VIEW_COLUMNS = [*(field.name for field in fields(Camera)), *STRETCH]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is made of the models. Camera ranges are those of `cameras.sample_cameras`."""
+    """What is made of the models. Camera ranges are those of `cameras.sample_cameras`. Beside `n_views` as they are,
+    models get `n_varied` in other proportions: the log of each axis's factor is uniform within `variety` of 0."""
 
     n_views: int
+    n_varied: int
+    variety: float
     image_size: int
     n_surface: int
     seed: int
@@ -68,28 +74,42 @@ def take_views(
     skin: Skin | None,
     recipe: Recipe,
     renderer: Renderer | None,
-) -> tuple[list[Camera], np.ndarray]:
-    """The cameras of a model and its images (n_views,size,size,4), drawn here or elsewhere."""
+) -> tuple[list[tuple], np.ndarray]:
+    """Of each view of a model what `VIEW_COLUMNS` says, and its images (n,size,size,4), drawn here or elsewhere."""
     if renderer is not None:
         return _shoot(source.model_id, arrays, skin, recipe, renderer)
     folder = recipe.renderings / source.synset / source.model_id / "rendering"
     V, layout = arrays["V"].astype(np.float64), {"layout": source.layout}
-    return read_renderings(folder, row | layout, V, arrays["F"], n_views=recipe.n_views, size=recipe.image_size)
+    sizes = {"n_views": recipe.n_views, "size": recipe.image_size}
+    cameras, images = read_renderings(folder, row | layout, V, arrays["F"], **sizes)
+    return [(*astuple(camera), 1.0, 1.0, 1.0) for camera in cameras], images
 
 
 def _shoot(
     model_id: str, arrays: dict[str, np.ndarray], skin: Skin | None, recipe: Recipe, renderer: Renderer
-) -> tuple[list[Camera], np.ndarray]:
-    """The cameras of a model and its images (n_views,size,size,4). Each view has a generator of
-    its own, so that view k is the same whatever n_views is."""
+) -> tuple[list[tuple], np.ndarray]:
+    """Views as `take_views` gives them. Each has a generator of its own, so that view k is the same whatever
+    `n_views` is."""
     V = arrays["V"].astype(np.float64)
-    renderer.load(V, arrays["F"], arrays["C"], skin)
     ranges = {name: getattr(recipe, name) for name in ("azimuth", "elevation", "distance", "fill", "focal")}
-    cameras, images = [], []
-    for view in range(recipe.n_views):
-        rng = np.random.default_rng([recipe.seed, hashed(model_id), 1 + view])
-        cameras += sample_cameras(1, rng, V=V, **ranges)
-        images.append(renderer.shoot(cameras[-1], rng))
+    views, images = [], []
+    for view in range(recipe.n_views + recipe.n_varied):
+        varied = view - recipe.n_views
+        rng = np.random.default_rng([recipe.seed, hashed(model_id), *([1, varied] if varied >= 0 else [1 + view])])
+        stretch = proportions(V, recipe.variety, rng) if varied >= 0 else np.ones(3)
+        if varied >= 0 or view == 0:
+            renderer.load(V * stretch, arrays["F"], arrays["C"], skin)
+        camera = sample_cameras(1, rng, V=V * stretch, **ranges)[0]
+        views.append((*astuple(camera), *stretch.tolist()))
+        images.append(renderer.shoot(camera, rng))
         if not images[-1].any():
             raise meshes.MeshError(f"view {view} is empty: nothing was drawn")
-    return cameras, np.stack(images)
+    return views, np.stack(images)
+
+
+def proportions(V: np.ndarray, variety: float, rng: np.random.Generator) -> np.ndarray:
+    """Random factors (3,) for the axes of vertices V (n,3) that keep the diagonal of their box: up to a common one,
+    their logs are uniform within `variety` of 0."""
+    factors = np.exp(rng.uniform(-variety, variety, 3))
+    extent = np.ptp(V, axis=0)
+    return factors * np.linalg.norm(extent) / np.linalg.norm(factors * extent)

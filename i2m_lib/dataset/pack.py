@@ -55,26 +55,26 @@ def save_part(path: Path, images: np.ndarray) -> None:
         file.write(np.ascontiguousarray(images).data)
 
 
-def pack_views(path: Path, parts: Sequence[Path], shape: tuple[int, int, int, int]) -> None:
-    """Joins `parts`, each with the bytes of a model's views, in `shape` (n,size,size,4), into the
+def pack_views(path: Path, parts: Sequence[Path], counts: Sequence[int], size: int) -> None:
+    """Joins `parts`, each with the bytes of as many views (size,size,4) as `counts` says, into the
     npy file `path`, and removes them on the way, so that the disk need not hold the views twice.
     A part that is gone was packed by a run that was killed later."""
     if path.is_file():
         return
     unfinished = path.with_name(f".{path.name}")
-    size = int(np.prod(shape))
+    offsets = np.cumsum([0, *counts]) * size * size * 4
     with unfinished.open("r+b" if unfinished.is_file() else "w+b") as file:
         np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (len(parts) * shape[0], *shape[1:])}
+            file, {"descr": "|u1", "fortran_order": False, "shape": (int(sum(counts)), size, size, 4)}
         )
         start, end = file.tell(), os.fstat(file.fileno()).st_size
         for first in range(0, len(parts), BATCH):
             batch = parts[first : first + BATCH]
             for i, part in enumerate(batch, first):
                 if part.is_file():
-                    file.seek(start + i * size)
+                    file.seek(start + offsets[i])
                     file.write(part.read_bytes())
-                elif start + (i + 1) * size > end:
+                elif start + offsets[i + 1] > end:
                     raise CorpusError(f"{part} is gone: delete {path.parent} and build it again.")
             file.flush()
             os.fsync(file.fileno())  # or a power cut could take both

@@ -11,6 +11,8 @@ import torch
 
 from .cameras import Camera, mask_iou, silhouette
 
+STRETCH = ["stretch_x", "stretch_y", "stretch_z"]  # how many times as wide, high and deep as its model a view shows it
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -27,7 +29,8 @@ class Mesh:
 @dataclass(frozen=True)
 class Dataset:
     """The tables of a built dataset. `manifest` has a row for each model of the corpus, `models`
-    those with status 'ok', `views` a row for each view; `index` there counts rows of `images`."""
+    those with status 'ok', `views` a row for each view; `index` there counts rows of `images`. Training models may
+    have views in other proportions (`STRETCH`), again of diagonal 1; `true_views` are the others."""
 
     path: Path
     manifest: pd.DataFrame
@@ -48,6 +51,11 @@ class Dataset:
         # Only quarantined rows lack numbers; without them plain numpy types will do.
         nullable = rows.select_dtypes(["Int64", "Float64", "boolean"])
         return rows.astype({name: dtype.numpy_dtype for name, dtype in nullable.dtypes.items()})
+
+    @cached_property
+    def true_views(self) -> pd.DataFrame:
+        """The rows of `views` that show the models as they are."""
+        return self.views[(self.views[STRETCH] == 1).all(axis=1)]
 
     @cached_property
     def parameters(self) -> dict:
@@ -106,8 +114,8 @@ def overlay(dataset: Dataset, views: pd.DataFrame) -> np.ndarray:
     for model_id, rows in views.groupby("model_id", sort=False):
         mesh = dataset.mesh(model_id)
         for view in rows.itertuples():
-            mask = dataset.image(view.index)[..., 3] > 0
-            ious[view.Index] = mask_iou(mask, silhouette(mesh.V, mesh.F, Camera.of(view), len(mask)))
+            mask, V = dataset.image(view.index)[..., 3] > 0, mesh.V * [getattr(view, name) for name in STRETCH]
+            ious[view.Index] = mask_iou(mask, silhouette(V, mesh.F, Camera.of(view), len(mask)))
     return ious.to_numpy()
 
 
@@ -124,13 +132,14 @@ class ViewDataset(torch.utils.data.Dataset):
         self.model = torch.tensor([number[model_id] for model_id in rows.model_id])
         angles = np.radians(rows[["azimuth", "elevation"]].to_numpy(np.float64).T)
         self._azimuth, self._elevation = torch.from_numpy(angles).float()
+        self._stretch = torch.from_numpy(rows[STRETCH].to_numpy(np.float32, copy=True))
 
     def __len__(self) -> int:
         return len(self._index)
 
     def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """image (b,4,h,w) uint8; model (b,) int64, counted in `model_ids`; azimuth and elevation
-        (b,) float32 in radians."""
+        (b,) float32 in radians; stretch (b,3) float32, see `STRETCH`."""
         shape = (len(indices), *self.dataset.images.shape[1:])
         images = torch.empty(shape, dtype=torch.uint8)
         if torch.utils.data.get_worker_info() is not None:
@@ -143,6 +152,7 @@ class ViewDataset(torch.utils.data.Dataset):
             "model": self.model[indices],
             "azimuth": self._azimuth[indices],
             "elevation": self._elevation[indices],
+            "stretch": self._stretch[indices],
         }
 
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:

@@ -106,7 +106,7 @@ class Memory:
 
     @classmethod
     def of(cls, reconstructor: Reconstructor, dataset: Dataset) -> "Memory":
-        views = dataset.views[dataset.views.model_id.isin(dataset.select("train").model_id)]
+        views = dataset.true_views[dataset.true_views.model_id.isin(dataset.select("train").model_id)]
         parts = np.array_split(views["index"].to_numpy(), len(views) // 1024 + 1)
         codes = torch.cat([reconstructor.codes(load_images(dataset, rows)) for rows in parts])
         return cls(codes, views.model_id.to_numpy())

@@ -61,9 +61,9 @@ def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float =
     in. All that is random in a view is its row of draws (b, N_DRAWS), uniform in [0, 1].
 
     A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
-    same, since the lattice is symmetric. A view stretched by s is one of a taller object, `taller` times as high,
-    from an elevation e' with sin e' = s sin e and taller = s cos e / cos e' - exactly, but for perspective. The log of
-    `taller` is uniform within `stretch` of 0.
+    same, since the lattice is symmetric. A view stretched by s is one of an object that is t times as high, from an
+    elevation e' with sin e' = s sin e and t = s cos e / cos e' - exactly, but for perspective. The log of t is uniform
+    within `stretch` of 0.
     """
     scale, dx, dy, mirror, gain, *tint, ground, red, green, blue, height = draws.unbind(1)
     taller = torch.exp(stretch * (2 * height - 1))
@@ -80,11 +80,10 @@ def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float =
         "image": compose(torch.cat([colour, crop[:, 3:]], 1), background[:, :, None, None]),
         "azimuth": torch.where(flip, -batch["azimuth"], batch["azimuth"]),
         "elevation": (s * sine).asin(),
-        "taller": taller,
+        "stretch": batch["stretch"] * torch.stack([torch.ones_like(taller), taller, torch.ones_like(taller)], 1),
     }
 
 
 def plain(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
     """A batch as at inference: cropped, on white."""
-    image = compose(crop_to_mask(batch["image"].float() / 255, size))
-    return batch | {"image": image, "taller": torch.ones_like(batch["elevation"])}
+    return batch | {"image": compose(crop_to_mask(batch["image"].float() / 255, size))}

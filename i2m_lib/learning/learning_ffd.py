@@ -27,7 +27,7 @@ from .device import autocast
 from .images import compose, crop_to_mask
 from .networks import Encoder
 from .settings import Settings, describe, read_description
-from .targets import height_of, stretch_factors
+from .targets import unit_diagonal
 from .training import Schedule, Trainer
 
 N_CONTROL = 64
@@ -73,13 +73,13 @@ class LearningFFD(nn.Module):
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Samples of templates and shapes: basis B (T, s, 64), control points P (T, 64, 3), clouds (N, s, 3) and heights
-    (N,) of the shapes, slots (N, W) the templates of each shape's category, -1 where padded."""
+    """Samples of templates and shapes: basis B (T, s, 64), control points P (T, 64, 3), clouds (N, s, 3) and extents
+    (N, 3) of the shapes, slots (N, W) the templates of each shape's category, -1 where padded."""
 
     B: Tensor
     P: Tensor
     clouds: Tensor
-    height: Tensor
+    extent: Tensor
     slots: Tensor
 
     @classmethod
@@ -93,7 +93,7 @@ class Surfaces:
         width = max(map(len, of.values()))
         slots = np.array([(of[synset[m]] + [-1] * width)[:width] for m in model_ids]).reshape(-1, width)
         arrays = [B, np.stack([lattice.points for lattice in lattices]), np.stack([mesh.S for mesh in meshes])]
-        arrays.append(np.array([height_of(mesh.V) for mesh in meshes]))
+        arrays.append(np.array([np.ptp(mesh.V, axis=0) for mesh in meshes]))
         return cls(*(torch.from_numpy(x).float().to(device) for x in arrays), torch.from_numpy(slots).to(device))
 
 
@@ -110,7 +110,7 @@ def chamfer(x: Tensor, y: Tensor) -> Tensor:
 def learning_ffd_loss(
     out: dict[str, Tensor], batch: dict[str, Tensor], surfaces: Surfaces, variant: Variant, *, progress: float, n: int
 ) -> dict[str, Tensor]:
-    """Terms of the loss for a batch with model (b,) and taller (b,), on n random samples of each surface, scaled to
+    """Terms of the loss for a batch with model (b,) and stretch (b, 3), on n random samples of each surface, scaled to
     as many as were published; `progress` in [0, 1] of the run."""
     model, slots = batch["model"], surfaces.slots[batch["model"]]
     known = slots >= 0
@@ -118,7 +118,7 @@ def learning_ffd_loss(
     gamma = (1 - variant.eps) * gamma + variant.eps * known / known.sum(1, keepdim=True)
     chosen = [torch.randint(surfaces.clouds.shape[1], (n,)).to(slots.device) for _ in range(2)]
     cloud = surfaces.clouds[model][:, chosen[0]]
-    cloud = cloud * stretch_factors(surfaces.height[model], batch["taller"])[:, None]
+    cloud = cloud * unit_diagonal(batch["stretch"], surfaces.extent[model])[:, None]
     weight = -torch.log1p(-gamma) if variant.gamma == "log" else gamma
     rows = torch.arange(len(model), device=slots.device)
     fit, size = 0.0, 0.0

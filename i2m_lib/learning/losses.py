@@ -16,8 +16,8 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
 
     Args:
         out: of `Image2Mesh.forward`.
-        batch: model (b,) index into the targets; taller (b,) as `images.augment` made it; azimuth and elevation (b,)
-            radians.
+        batch: model (b,) index into the targets; stretch (b, 3), azimuth and elevation (b,), radians, as
+            `images.augment` left them.
 
     Returns:
         template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on
@@ -34,7 +34,7 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
 
     # Half the attention goes to the good templates, half to all: the one selected may be neither.
     attention = (q + valid / valid.sum(1, keepdim=True).clamp(min=1)) / 2
-    error = (out["y"].float()[rows, slots] - targets.stretched(model, batch["taller"])).square().sum(2)
+    error = (out["y"].float()[rows, slots] - targets.stretched(model, batch["stretch"])).square().sum(2)
     deformation = (attention * error).sum(1).mean() / targets.y_variance
 
     off = out["weights"].float()[rows, slots] - targets.weights[model]  # (b, W, E)

@@ -52,7 +52,7 @@ class Targets:
 
     slots (N, W) the templates of each shape's category, padded with 0; q (N, W) soft labels, 0 where padded;
     y (N, W, k) coordinates, and parts (N, W, 3, k) and origin (T, k), of which they are y = parts.sum(2) - origin:
-    the coordinates of where each axis's control points lie, so that a shape may be stretched; height (N,) of the shape
+    the coordinates of where each axis's control points lie, so that a shape may be stretched; extent (N, 3) of the shape
     over its diagonal; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
     means (T, 32, 3), axes (T, k, 32, 3); scale: root mean square of the training y, and of the residual fields.
     """
@@ -62,7 +62,7 @@ class Targets:
     y: torch.Tensor
     parts: torch.Tensor
     origin: torch.Tensor
-    height: torch.Tensor
+    extent: torch.Tensor
     weights: torch.Tensor
     weighted: torch.Tensor
     gram: torch.Tensor
@@ -73,15 +73,15 @@ class Targets:
 
     def rows(self, chosen: slice) -> "Targets":
         """Those of some of the N shapes."""
-        by_shape = ("slots", "q", "y", "parts", "height", "weights", "weighted")
+        by_shape = ("slots", "q", "y", "parts", "extent", "weights", "weighted")
         return replace(self, **{name: getattr(self, name)[chosen] for name in by_shape})
 
-    def stretched(self, model: torch.Tensor, taller: torch.Tensor) -> torch.Tensor:
-        """Coordinates (b, W, k) of shapes model (b,) made taller (b,) times as high and scaled to diagonal 1 again.
+    def stretched(self, model: torch.Tensor, stretch: torch.Tensor) -> torch.Tensor:
+        """Coordinates (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again.
 
         Exact: an affine map of the control points is the same map of the deformed template.
         """
-        factors = stretch_factors(self.height[model], taller)
+        factors = unit_diagonal(stretch, self.extent[model])
         return torch.einsum("ba,bwak->bwk", factors, self.parts[model]) - self.origin[self.slots[model]]
 
     def to(self, device: torch.device | str) -> "Targets":
@@ -89,11 +89,9 @@ class Targets:
         return Targets(**moved)
 
 
-def stretch_factors(height: torch.Tensor, taller: torch.Tensor) -> torch.Tensor:
-    """Factors (b, 3) of x, y, z that make shapes of diagonal 1 and given height (b,) `taller` (b,) times as high and
-    keep the diagonal."""
-    scale = (1 + (taller**2 - 1) * height**2).rsqrt()
-    return torch.stack([scale, taller * scale, scale], 1)
+def unit_diagonal(stretch: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
+    """Stretches (b, 3) along x, y and z, scaled such that they give shapes of extents (b, 3) the diagonal 1."""
+    return stretch / (stretch * extent).norm(dim=1, keepdim=True)
 
 
 def make_targets(
@@ -122,7 +120,7 @@ def make_targets(
     weighted, grams = np.zeros((n, width), bool), np.zeros((n_templates, n_edges, n_edges))
     means, axes = np.zeros((n_templates, 32, 3)), np.zeros((n_templates, k, 32, 3))
     parts, origin = np.zeros((n, width, 3, k)), np.zeros((n_templates, k))
-    height = np.array([height_of(dataset.mesh(model_id).V) for model_id in model_ids])
+    extent = np.array([np.ptp(dataset.mesh(model_id).V, axis=0) for model_id in model_ids]).reshape(-1, 3)
 
     first = 0
     for synset in graph.synsets:
@@ -148,7 +146,7 @@ def make_targets(
         first += count
     known = np.isin(model_ids, list(train))
     arrays = {"q": q, "y": y, "weights": weights, "gram": grams, "means": means, "axes": axes}
-    arrays |= {"parts": parts, "origin": origin, "height": height}
+    arrays |= {"parts": parts, "origin": origin, "extent": extent}
     tensors = {name: torch.from_numpy(a).float() for name, a in arrays.items()}
     return Targets(
         slots=torch.from_numpy(slots),
@@ -168,9 +166,3 @@ def soft_labels(cost: np.ndarray, temperature: float) -> np.ndarray:
 def _residual_variance(weights, weighted, grams, slots) -> float:
     energy = np.einsum("nwe,nwef,nwf->nw", weights, grams[slots], weights)
     return float(energy[weighted].mean())
-
-
-def height_of(V: np.ndarray) -> float:
-    """Of a shape V (n, 3) over its diagonal."""
-    extent = np.ptp(V, axis=0)
-    return extent[1] / np.linalg.norm(extent)

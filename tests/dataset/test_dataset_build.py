@@ -14,7 +14,7 @@ from i2m_lib.dataset import build, parallel
 from i2m_lib.dataset.build import build_dataset
 from i2m_lib.dataset.cameras import Camera
 from i2m_lib.dataset.source import CorpusError
-from i2m_lib.dataset.views import Dataset
+from i2m_lib.dataset.views import STRETCH, Dataset, overlay
 
 SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress": False}
 
@@ -63,6 +63,9 @@ def test_tables(dataset):
         "focal",
         "right",
         "down",
+        "stretch_x",
+        "stretch_y",
+        "stretch_z",
         "index",
     ]
     assert views["index"].tolist() == list(range(32))
@@ -109,6 +112,23 @@ def test_more_views_begin_with_the_same_views(dataset, corpus_root, tmp_path):
     for row in more.views[more.views.view < 4].itertuples():
         same = dataset.views[(dataset.views.model_id == row.model_id) & (dataset.views.view == row.view)]
         assert np.array_equal(dataset.image(same["index"].item()), more.image(row.index))
+
+
+def test_training_models_are_shown_in_other_proportions_too(dataset, corpus_root, tmp_path):
+    varied = build_dataset(corpus_root, tmp_path / "varied", **SMALL, n_varied=3, variety=0.4, workers=2)
+    pd.testing.assert_frame_equal(
+        varied.true_views.drop(columns="index").reset_index(drop=True), dataset.views.drop(columns="index")
+    )
+    for a, b in zip(varied.true_views["index"], dataset.views["index"], strict=True):
+        assert np.array_equal(varied.image(a), dataset.image(b))
+    others = varied.views.drop(varied.true_views.index)
+    assert others.groupby("model_id").size().to_dict() == dict.fromkeys(dataset.select("train").model_id, 3)
+    factors = others[STRETCH].to_numpy()
+    assert len(np.unique(factors.round(6), axis=0)) == len(others)
+    assert np.ptp(np.log(factors), axis=1).max() <= 0.8
+    extents = np.array([np.ptp(dataset.mesh(m).V, axis=0) for m in others.model_id])
+    np.testing.assert_allclose(np.linalg.norm(extents * factors, axis=1), 1, atol=1e-5)
+    assert overlay(varied, others).min() > 0.95
 
 
 def test_an_interrupted_build_resumes(dataset, corpus_root, tmp_path, monkeypatch):

@@ -95,6 +95,11 @@ def test_cameras_project_as_blender_does(azimuth):
     assert (camera.azimuth, camera.distance) == (azimuth, pytest.approx(1.4))
 
 
+def test_renderings_have_no_varied_views(v1, renderings, tmp_path):
+    with pytest.raises(CorpusError, match="n_varied must be 0, not 2"):
+        build_dataset(v1[1], tmp_path / "out", renderings=renderings, n_varied=2, **BUILD)
+
+
 def test_read_views_are_the_written_ones_and_drawn_again(v1, renderings, tmp_path):
     built = build_dataset(v1[1], tmp_path / "out", renderings=renderings, **BUILD)
     assert len(built.views) == 10

@@ -59,6 +59,7 @@ def test_batches_hold_the_views_of_their_split(dataset, split):
         "model": torch.int64,
         "azimuth": torch.float32,
         "elevation": torch.float32,
+        "stretch": torch.float32,
     }
     for i, place in enumerate(order):
         row = rows.loc[place]

@@ -47,10 +47,11 @@ def test_a_stretched_view_is_one_of_a_taller_object_from_higher_up():
     given = batch() | {"elevation": torch.linspace(-0.1, 0.7, 8)}
     views = augment(given, 32, draws(1), stretch=0.3)
     y, w, e, f = 0.3, -0.2, given["elevation"], views["elevation"]
-    before, after = y * e.cos() + w * e.sin(), views["taller"] * y * f.cos() + w * f.sin()
+    before, after = y * e.cos() + w * e.sin(), views["stretch"][:, 1] * y * f.cos() + w * f.sin()
     s = f.sin() / e.sin()
     torch.testing.assert_close(after, s * before)
-    assert views["taller"].log().abs().max() <= 0.3
+    assert views["stretch"][:, 1].log().abs().max() <= 0.3
+    assert (views["stretch"][:, [0, 2]] == 1).all()
     crops = (crop_to_mask(disc(128, (64, 64), 30), 64, stretch=torch.tensor([x])) for x in (1.0, 1.5))
     tall = [(c[0, 3] > 0.5).float() for c in crops]
     ratios = [float(t.amax(1).sum() / t.amax(0).sum()) for t in tall]
@@ -65,7 +66,8 @@ def test_background_shows_where_the_object_is_not():
 
 def batch(n=8):
     images = torch.cat([disc(48, (24, 24), 8 + i) for i in range(n)])
-    return {"image": (images * 255).byte(), "azimuth": torch.linspace(0.1, 3, n), "elevation": torch.zeros(n)}
+    angles = {"azimuth": torch.linspace(0.1, 3, n), "elevation": torch.zeros(n)}
+    return {"image": (images * 255).byte(), "stretch": torch.ones(n, 3), **angles}
 
 
 def draws(seed, n=8):

@@ -38,7 +38,7 @@ def outputs(surfaces, b):
 
 
 def batch(b):
-    return {"model": torch.arange(b), "taller": torch.ones(b)}
+    return {"model": torch.arange(b), "stretch": torch.ones(b, 3)}
 
 
 def test_control_points_at_rest_give_the_templates(surfaces, dataset, tiny_run):
@@ -56,7 +56,7 @@ def test_a_template_fits_itself_only_up_to_the_samples(surfaces, tiny_run):
     for t in slots:
         out = outputs(surfaces, 1)
         out["logits"][0, t] = 50
-        b = {"model": torch.tensor([model]), "taller": torch.ones(1)}
+        b = {"model": torch.tensor([model]), "stretch": torch.ones(1, 3)}
         torch.manual_seed(0)
         terms = learning_ffd_loss(out, b, surfaces, Variant(eps=0.0), progress=0.0, n=256)
         found[t] = float(terms["chamfer"])

@@ -8,7 +8,8 @@ import torch
 
 from i2m_lib.learning import distributed
 from i2m_lib.learning.batches import Batches, balanced
-from i2m_lib.learning.losses import image2mesh_loss
+from i2m_lib.learning.azimuth import soft_bins
+from i2m_lib.learning.losses import TERMS, image2mesh_loss
 from i2m_lib.learning.networks import trunk
 from i2m_lib.learning.ours import load_model, train
 from i2m_lib.learning.settings import Settings
@@ -58,9 +59,9 @@ def test_soft_labels_prefer_the_cheap():
 
 def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset, tiny_run, targets):
     ids = dataset.select("train").model_id.tolist()
-    model, taller = torch.arange(len(ids)), torch.linspace(0.7, 1.4, len(ids))
-    torch.testing.assert_close(targets.stretched(model, torch.ones(len(ids))), targets.y, atol=1e-5, rtol=0)
-    stretched = targets.stretched(model, taller)
+    model, stretch = torch.arange(len(ids)), torch.exp(0.3 * torch.randn(len(ids), 3))
+    torch.testing.assert_close(targets.stretched(model, torch.ones(len(ids), 3)), targets.y, atol=1e-5, rtol=0)
+    stretched = targets.stretched(model, stretch)
     template, fits = tiny_run.graph.templates[0], tiny_run.fits[tiny_run.graph.synsets[0]]
     is_train = np.isin(fits.model_ids, ids)
     d = fits.d[is_train, 0].astype(float)
@@ -68,8 +69,8 @@ def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset,
     rest = Lattice.around(template.V).points[free_points()[0]]
     for d_i, model_id in zip(d, fits.model_ids[is_train], strict=True):
         i = ids.index(model_id)
-        extent = np.ptp(dataset.mesh(model_id).V, axis=0) * [1, float(taller[i]), 1]
-        factors = np.array([1, float(taller[i]), 1]) / np.linalg.norm(extent)
+        factors = stretch[i].double().numpy()
+        factors = factors / np.linalg.norm(np.ptp(dataset.mesh(model_id).V, axis=0) * factors)
         moved = factors * (rest + d_i) - rest
         np.testing.assert_allclose(template.decode(moved), factors * template.decode(d_i), atol=1e-6)
         np.testing.assert_allclose(stretched[i, 0], to_y @ (moved - space.mean).ravel(), atol=1e-5)
@@ -90,7 +91,7 @@ def exact_answer(targets, model):
 def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
     model = torch.arange(len(targets.q))
     batch = {"model": model, "azimuth": torch.zeros(len(model)), "elevation": torch.zeros(len(model))}
-    batch["taller"] = torch.ones(len(model))
+    batch["stretch"] = torch.ones(len(model), 3)
     terms = image2mesh_loss(exact_answer(targets, model), batch, targets)
     q = targets.q
     entropy = -(q * q.clamp(min=1e-30).log()).sum(1).mean() / np.log(len(targets.means))
@@ -99,12 +100,12 @@ def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
 
 
 def test_rows_of_targets_are_those_shapes(targets):
-    some, taller = targets.rows(slice(1, 3)), torch.tensor([1.0, 1.2])
+    some, stretch = targets.rows(slice(1, 3)), torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.2, 0.8]])
     first, second = torch.arange(1, 3), torch.arange(2)
     for name in ("slots", "q", "y", "weights", "weighted"):
         torch.testing.assert_close(getattr(some, name), getattr(targets, name)[first])
-    torch.testing.assert_close(some.stretched(second, taller), targets.stretched(first, taller))
-    torch.testing.assert_close(some.stretched(second, torch.ones(2)), some.y)
+    torch.testing.assert_close(some.stretched(second, stretch), targets.stretched(first, stretch))
+    torch.testing.assert_close(some.stretched(second, torch.ones(2, 3)), some.y)
 
 
 def test_labels_stay_within_the_category(dataset, tiny_run, targets):
@@ -185,11 +186,12 @@ def test_weights_that_cannot_be_had_are_named(monkeypatch):
 
 
 def test_terms_of_the_loss_can_be_left_out():
-    assert Settings(1, 1, 1.0, without=("camera",)).importance() == {
+    assert Settings(1, 1, 1.0, without=("azimuth",)).importance() == {
         "template": 1.0,
         "deformation": 1.0,
         "weights": 1.0,
-        "camera": 0.0,
+        "azimuth": 0.0,
+        "elevation": 1.0,
     }
     with pytest.raises(ValueError, match="no term colour: leave out some of template"):
         Settings(1, 1, 1.0, without=("colour",)).importance()
