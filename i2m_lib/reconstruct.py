@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from i2m_lib.learning.azimuth import mirrored, modes
+from i2m_lib.learning.azimuth import mirrored, mode
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.ours import categories_of, load_model
@@ -118,7 +118,7 @@ class Reconstructor:
             best = p.argmax(1)
             rows = torch.arange(len(best), device=device)
             y, a = out["y"][rows, best], out["weights"][rows, best]
-            camera = torch.stack([modes(out["azimuth"], 1)[0][:, 0], out["elevation"]], 1)
+            camera = torch.stack([mode(out["azimuth"]), out["elevation"]], 1)
             if self.search is not None:
                 best, y, a, camera = (x.to(device) for x in self.search(crop[:, 3], p, out))
             found += self._unpack(p, best, self.model.lattice(y, best), a, camera.rad2deg(), out["z"])

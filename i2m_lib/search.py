@@ -1,5 +1,5 @@
-"""Inference beyond the paper: several templates are tried, from the two likeliest azimuths, each refined against the
-mask, and the one that agrees best with it is the answer."""
+"""Inference beyond the paper: several templates are tried, each refined against the mask, and the one that agrees best
+with it is the answer."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from i2m_lib.dataset.meshes import barycentric_samples
-from i2m_lib.learning.azimuth import modes
+from i2m_lib.learning.azimuth import mode
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.refine import Candidates, mask_points, refine
 from i2m_lib.templates.ffd import displace
@@ -17,7 +17,6 @@ from i2m_lib.templates.graph import Template, TemplateGraph
 
 N_SURFACE, MASK_SIZE = 512, 32  # samples and pixels a side that shapes and masks are compared at
 MIN_WEIGHT = 0.02
-N_AZIMUTHS = 2  # that are tried for each template
 
 
 def used_weights(template: Template, a: np.ndarray) -> np.ndarray:
@@ -49,19 +48,17 @@ class Search:
         """Template (b,), y (b, k), a (b, E) and azimuth and elevation (b, 2), radians, for cropped masks alpha (b, s,
         s), probabilities p (b, T) and the network's outputs."""
         small = adaptive_avg_pool2d(alpha[:, None], MASK_SIZE)[:, 0].cpu()
-        azimuths = modes(out["azimuth"], N_AZIMUTHS)
-        parts = (x.float().cpu() for x in (p, out["y"], out["weights"], *azimuths, out["elevation"]))
+        camera = torch.stack([mode(out["azimuth"]), out["elevation"]], 1)
+        parts = (x.float().cpu() for x in (p, out["y"], out["weights"], camera))
         found = [self._one(*one) for one in zip(small, *parts, strict=True)]
         return tuple(torch.stack(x) for x in zip(*found, strict=True))
 
-    def _one(self, alpha: Tensor, p: Tensor, y: Tensor, a: Tensor, azimuths: Tensor, q: Tensor, elevation: Tensor):
-        """For one image, whose azimuths have the probabilities q."""
-        likely = p.topk(self.top_k).indices.repeat_interleave(len(azimuths))
-        azimuth, q = azimuths.repeat(self.top_k), q.repeat(self.top_k)
+    def _one(self, alpha: Tensor, p: Tensor, y: Tensor, a: Tensor, camera: Tensor) -> tuple[Tensor, ...]:
+        likely = p.topk(self.top_k).indices
         surfaces = [torch.stack(x) for x in zip(*(self.surface(int(t)) for t in likely), strict=True)]
         spaces = [x.cpu()[likely] for x in (self.model.means, self.model.axes)]
         candidates = Candidates(*surfaces, *spaces, y[likely], torch.where(a > MIN_WEIGHT, a, 0.0)[likely])
-        angles, scale = (azimuth, elevation.expand(len(likely))), float(self.model.y_scale)
+        angles, scale = camera.expand(self.top_k, 2).unbind(1), float(self.model.y_scale)
         y, a, angles, energy = refine(candidates, mask_points(alpha), *angles, y_scale=scale, steps=self.steps)
-        k = int((energy - p[likely].log() - q.log()).argmin())
+        k = int((energy - p[likely].log()).argmin())
         return likely[k], y[k], a[k], angles[k]

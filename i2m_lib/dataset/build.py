@@ -80,8 +80,9 @@ def build_dataset(
     `max_faces` is simplified (its samples S are still those of the whole surface) or, if
     `oversized` is 'refuse', quarantined. Near-duplicates across splits (`leakage`) are listed; with
     `drop_near_duplicates`, those in test get the status 'dropped' and no views. Training models get `n_varied`
-    further views in other proportions, see `Recipe`. Camera ranges are those of `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in
-    place of our own: then no camera is drawn. It works on `workers` processes, or on all those
+    further views in other proportions, see `Recipe`. Camera ranges are those of
+    `cameras.sample_cameras`. `renderings`, a folder in the form of `r2n2`, gives the views in place of
+    our own: then no camera is drawn. It works on `workers` processes, or on all those
     of the Dask `scheduler` at the given address, which must see corpus and `out` under the same
     paths. Models that cannot be used are listed with a reason. Call again to resume an interrupted
     build; a finished one is opened at once. Raises CorpusError if `out` was built in another way

@@ -12,8 +12,7 @@ from torch.nn.functional import log_softmax
 
 N_BINS = 24
 WIDTH = math.radians(15)  # of a label's bell
-NEAR = 2  # bins on either side of a mode that sharpen its angle
-APART = 5  # bins between two modes, at least
+NEAR = 2  # bins on either side of the likeliest that sharpen its angle
 
 
 def centres(device: torch.device | str = "cpu") -> Tensor:
@@ -40,18 +39,11 @@ def mirrored(logits: Tensor) -> Tensor:
     return logits.flip(-1).roll(1, -1)
 
 
-def modes(logits: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n likeliest azimuths of logits (b, N_BINS): angles (b, n) in radians, sharpened by the bins beside them, and
-    the probabilities (b, n) of those bins together."""
+def mode(logits: Tensor) -> Tensor:
+    """The likeliest azimuths (b,), radians in [0, 2 pi), of logits (b, N_BINS), sharpened by the bins beside them."""
     p = logits.float().softmax(-1)
+    best = p.argmax(-1, keepdim=True)
     offsets = torch.arange(-NEAR, NEAR + 1, device=p.device)
-    window = torch.stack([p.roll(-int(i), -1) for i in offsets], -1)  # (b, N_BINS, 2 NEAR + 1)
-    mass, shift = window.sum(-1), (window * offsets).sum(-1) / window.sum(-1)
-    free, angles, weights = p.clone(), [], []
-    for _ in range(n):
-        best = free.argmax(-1, keepdim=True)
-        angles.append((best + shift.gather(-1, best)) * (2 * math.pi / N_BINS))
-        weights.append(mass.gather(-1, best))
-        distance = (torch.arange(N_BINS, device=p.device) - best).remainder(N_BINS)
-        free = torch.where((distance < APART) | (distance > N_BINS - APART), -1.0, free)
-    return torch.cat(angles, -1), torch.cat(weights, -1)
+    beside = p.gather(-1, (best + offsets).remainder(N_BINS))
+    shift = (beside * offsets).sum(-1) / beside.sum(-1)
+    return ((best[:, 0] + shift) * (2 * math.pi / N_BINS)).remainder(2 * math.pi)

@@ -52,8 +52,8 @@ class Targets:
 
     slots (N, W) the templates of each shape's category, padded with 0; q (N, W) soft labels, 0 where padded;
     y (N, W, k) coordinates, and parts (N, W, 3, k) and origin (T, k), of which they are y = parts.sum(2) - origin:
-    the coordinates of where each axis's control points lie, so that a shape may be stretched; extent (N, 3) of the shape
-    over its diagonal; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
+    the coordinates of where each axis's control points lie, so that a shape may be stretched; extent (N, 3) of the
+    shape; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
     means (T, 32, 3), axes (T, k, 32, 3); scale: root mean square of the training y, and of the residual fields.
     """
 

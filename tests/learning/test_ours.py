@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from i2m_lib.learning import distributed
-from i2m_lib.learning.batches import Batches, balanced
 from i2m_lib.learning.azimuth import soft_bins
+from i2m_lib.learning.batches import Batches, balanced
 from i2m_lib.learning.losses import TERMS, image2mesh_loss
 from i2m_lib.learning.networks import trunk
 from i2m_lib.learning.ours import load_model, train
