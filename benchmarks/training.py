@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from i2m_lib.dataset.views import Dataset, ViewDataset
+from i2m_lib.dataset.views import STRETCH, Dataset, ViewDataset
 from i2m_lib.learning.batches import Batches
 from i2m_lib.learning.device import default_device, has_bfloat16
 from i2m_lib.learning.ours import make_step, new_model
@@ -41,6 +41,7 @@ def make_views(path: Path, n: int, size: int) -> ViewDataset:
     models = [f"m{i}" for i in range(n // PER_MODEL)]
     manifest = pd.DataFrame({"synset": "03001627", "model_id": models, "split": "train", "status": "ok"})
     rows = pd.DataFrame({"model_id": np.repeat(models, PER_MODEL), "azimuth": 30.0, "elevation": 20.0})
+    rows[STRETCH] = 1.0
     return ViewDataset(Dataset(path, manifest, rows.assign(index=range(n))), "train")
 
 
@@ -53,7 +54,7 @@ def random_targets(n: int) -> Targets:
         y=torch.randn(n, W, K),
         parts=torch.randn(n, W, 3, K),
         origin=torch.randn(T, K),
-        height=torch.full((n,), 0.5),
+        extent=torch.full((n, 3), 3**-0.5),
         weights=torch.rand(n, W, E),
         weighted=torch.ones(n, W, dtype=torch.bool),
         gram=torch.eye(E).repeat(T, 1, 1),

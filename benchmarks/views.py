@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from i2m_lib.dataset.views import Dataset, ViewDataset
+from i2m_lib.dataset.views import STRETCH, Dataset, ViewDataset
 
 TARGET = 20_000  # views a second
 PER_MODEL = 16
@@ -36,6 +36,7 @@ def make_dataset(path: Path, n_views: int, size: int) -> Dataset:
     models = [f"m{i}" for i in range(n_views // PER_MODEL)]
     manifest = pd.DataFrame({"synset": "03001627", "model_id": models, "split": "train", "status": "ok"})
     rows = pd.DataFrame({"model_id": np.repeat(models, PER_MODEL), "azimuth": 0.0, "elevation": 0.0})
+    rows[STRETCH] = 1.0
     return Dataset(path, manifest, rows.assign(index=range(n_views)))
 
 
