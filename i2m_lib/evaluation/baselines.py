@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from pykdtree.kdtree import KDTree
 from torch.nn.functional import normalize, one_hot
 
 from i2m_lib.dataset.views import Dataset, load_images
@@ -41,14 +42,25 @@ class Shapes:
 
     def nearest(self, S: np.ndarray) -> str:
         """The shape with the lowest Chamfer-L1 to samples S (k, 3)."""
-        few, all_of = Target.of(S[:FEW_SAMPLES]), Target.of(S)
-        best = np.argsort([chamfer(x[:FEW_SAMPLES], few) for x in self.S])[:N_BEST]
-        return self.model_ids[min(best, key=lambda i: chamfer(self.S[i], all_of))]
+        few, every = (Target.of(X) for X in (S[:FEW_SAMPLES], S))
+        # Half of one direction is the least that a distance can be: most shapes need no other.
+        there = KDTree(few.points).query(self.few.reshape(-1, 3))[0].reshape(len(self.S), -1).mean(1)
+        best = []
+        for i in np.argsort(there):
+            if len(best) == N_BEST and there[i] / 2 >= best[-1][0]:
+                break
+            best = sorted([*best, (chamfer(self.few[i], few), i)])[:N_BEST]
+        return self.model_ids[min((i for _, i in best), key=lambda i: chamfer(self.S[i], every))]
+
+    @property
+    def few(self) -> np.ndarray:
+        """(n, FEW_SAMPLES, 3) of the samples."""
+        return self.S[:, :FEW_SAMPLES]
 
     @cached_property
     def distances(self) -> np.ndarray:
         """Chamfer-L1 (n, n) on few samples."""
-        few = [Target.of(x[:FEW_SAMPLES]) for x in self.S]
+        few = [Target.of(x) for x in self.few]
         D = np.zeros((len(few), len(few)))
         for i in range(len(few)):
             for j in range(i):

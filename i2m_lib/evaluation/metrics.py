@@ -16,32 +16,39 @@ from dataclasses import dataclass, field
 
 import igl
 import numpy as np
-from scipy.spatial import cKDTree
+from pykdtree.kdtree import KDTree
 
 from .surfaces import Surface
+
+# Bits of 0..31, three places apart: those of three coordinates interlace to one place on the curve.
+_SPREAD = sum((np.arange(32, dtype=np.uint16) >> bit & 1) << 3 * bit for bit in range(5))
 
 
 @dataclass(frozen=True)
 class OrientedPoints:
-    """Points (n, 3), their unit normals (n, 3) and a KD-tree, all in the order of its leaves."""
+    """Points (n, 3), their unit normals (n, 3) and a KD-tree, all in the order of `along_curve`."""
 
     points: np.ndarray
     normals: np.ndarray
-    tree: cKDTree
+    tree: KDTree
 
     @classmethod
     def of(cls, points: np.ndarray, normals: np.ndarray) -> "OrientedPoints":
-        """Indexes points (n, 3), n > 0, with unit normals (n, 3), both in any one order."""
-        # Consecutive queries meet the same leaves, still in the cache: a third of the time saved.
-        order = _tree(points).indices
+        """Indexes points (n, 3) float64, n > 0, with unit normals (n, 3), both in any one order."""
+        order = along_curve(points)
         points, normals = points[order], normals[order]
-        return cls(points, normals, _tree(points))
+        return cls(points, normals, KDTree(points))
 
 
-def _tree(points: np.ndarray) -> cKDTree:
-    # scipy's defaults take 2.5 times as long: shrunken boxes never split across a flat part, so
-    # that a point above a table top is no farther from any of its boxes than from the nearest.
-    return cKDTree(points, leafsize=64, compact_nodes=False, balanced_tree=False)
+def along_curve(points: np.ndarray) -> np.ndarray:
+    """Order (n,) of points (n, 3) along a curve that fills space (Morton 1966), through 32^3 cells of their box.
+
+    Searches in this order meet the same leaves of a tree, still in the cache, and take a third of the time.
+    """
+    low, extent = points.min(0), np.ptp(points, axis=0).max()
+    cells = ((points - low) * (31.99 / (extent or 1.0))).astype(np.uint8)
+    x, y, z = _SPREAD[cells.T]
+    return np.argsort(x << 2 | y << 1 | z, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,10 @@ class Nearest:
     dot_y: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
-    def between(cls, X: OrientedPoints, Y: OrientedPoints, workers: int = 1) -> "Nearest":
-        """Searches with `workers` threads."""
-        d_x, dot_x = _directed(X, Y, workers)
-        d_y, dot_y = _directed(Y, X, workers)
+    def between(cls, X: OrientedPoints, Y: OrientedPoints) -> "Nearest":
+        """Searches with all of OpenMP's threads (OMP_NUM_THREADS), which change no result."""
+        d_x, dot_x = _directed(X, Y)
+        d_y, dot_y = _directed(Y, X)
         return cls(d_x, d_y, dot_x, dot_y)
 
     @classmethod
@@ -96,15 +103,14 @@ class Nearest:
         return float((self.d_x**2 > threshold).mean() + (self.d_y**2 > threshold).mean())
 
 
-def _directed(X: OrientedPoints, Y: OrientedPoints, workers: int) -> tuple[np.ndarray, np.ndarray]:
-    distance, nearest = Y.tree.query(X.points, workers=workers)
+def _directed(X: OrientedPoints, Y: OrientedPoints) -> tuple[np.ndarray, np.ndarray]:
+    distance, nearest = Y.tree.query(X.points)
     return distance, np.abs(np.einsum("nk,nk->n", X.normals, Y.normals[nearest]))
 
 
 def point_to_surface(X: np.ndarray, V: np.ndarray, F: np.ndarray) -> np.ndarray:
     """Exact distance (n,) of each point X (n, 3) to the surface V (k, 3), F (m, 3)."""
-    # Consecutive queries meet the same boxes, still in the cache: a third of the time saved.
-    order = _tree(X).indices
+    order = along_curve(X)
     squared = np.empty(len(X))
     squared[order] = igl.point_mesh_squared_distance(np.asarray(X, np.float64)[order], V, F)[0]
     return np.sqrt(squared)

@@ -107,17 +107,17 @@ class PreparedTarget:
     diagonal: float
     points: OrientedPoints | None
 
-    def score(self, V: np.ndarray, F: np.ndarray, seed: int, workers: int = 1) -> dict[str, float]:
+    def score(self, V: np.ndarray, F: np.ndarray, seed: int) -> dict[str, float]:
         """Metric name -> value for the predicted mesh V (n, 3), F (m, 3) in the protocol's frame.
 
         Values are as the protocol's card says; iou is NaN where one of the meshes is no solid. A prediction without a
-        surface scores `worst()`. `workers` threads search: 1 where the caller already keeps all cores busy.
+        surface scores `worst()`.
         """
         if why_broken(V, F):
             return self.worst()
         V, F = used(V, F)
         V = self.factor * ALIGNMENTS[self.protocol.alignment](V, self.V)
-        near = self.near(V, F, seed, workers)
+        near = self.near(V, F, seed)
         p = self.protocol
         scores = {name: factor * getattr(near, name)() for name, factor in p.chamfers.items()}
         scores |= {name: 100 * near.fscore(t) for name, t in p.f_thresholds.items()}
@@ -128,15 +128,15 @@ class PreparedTarget:
             scores["iou"] = volumetric_iou((V, F), (self.factor * self.V, self.F), p.n_inside, rng)
         return scores | {name: near.dist(t) for name, t in p.dist_thresholds.items()}
 
-    def near(self, V: np.ndarray, F: np.ndarray, seed: int, workers: int = 1) -> Nearest:
+    def near(self, V: np.ndarray, F: np.ndarray, seed: int) -> Nearest:
         """Nearest neighbours of a prediction that is aligned and scaled already."""
         if self.points is None:
             return Nearest.of_vertices((V, F), (self.factor * self.V, self.F))
-        return Nearest.between(_sample(V, F, self.protocol.n_samples, [1, seed]), self.points, workers)
+        return Nearest.between(_sample(V, F, self.protocol.n_samples, [1, seed]), self.points)
 
-    def floor(self, seed: int, workers: int = 1) -> dict[str, float]:
+    def floor(self, seed: int) -> dict[str, float]:
         """The score of the ground truth against a second sampling of itself: sampling noise."""
-        return self.score(self.V, self.F, seed, workers)
+        return self.score(self.V, self.F, seed)
 
     def worst(self) -> dict[str, float]:
         """The score of no surface at all: every distance is the ground truth's diagonal."""

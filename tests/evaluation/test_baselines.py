@@ -16,6 +16,16 @@ def test_the_nearest_shape_to_a_shape_is_itself(dataset, shapes):
         assert shapes.nearest(dataset.mesh(model_id).S) == model_id
 
 
+def test_shapes_that_cannot_be_near_are_passed_over_rightly():
+    """The definition: few samples with all shapes, then all samples with the best five."""
+    rng = np.random.default_rng(0)
+    shapes = Shapes(np.arange(40).astype(str), np.repeat("a", 40), rng.random((40, 1000, 3)) * rng.random((40, 1, 3)))
+    for S in rng.random((5, 1000, 3)) * rng.random((5, 1, 3)):
+        few, every = Target.of(S[:512]), Target.of(S)
+        best = np.argsort([chamfer(x[:512], few) for x in shapes.S])[:5]
+        assert shapes.nearest(S) == shapes.model_ids[min(best, key=lambda i: chamfer(shapes.S[i], every))]
+
+
 def test_the_medoid_is_nearest_to_all(shapes):
     few = [x[:512] for x in shapes.S]
     D = np.array([[chamfer(x, Target.of(y)) for x in few] for y in few])

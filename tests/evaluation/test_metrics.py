@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.evaluation.metrics import Nearest, OrientedPoints, point_to_surface
+from i2m_lib.evaluation.metrics import Nearest, OrientedPoints, along_curve, point_to_surface
 
 
 def unit(X: np.ndarray) -> np.ndarray:
@@ -53,19 +53,32 @@ def test_swapping_changes_nothing():
     np.testing.assert_allclose(all_metrics(Nearest.between(X, Y)), all_metrics(Nearest.between(Y, X)), rtol=1e-14)
 
 
-def test_threads_and_order_change_nothing():
+def test_order_changes_nothing():
     X, Y = cloud(400, 2), cloud(600, 3)
     shuffle = np.random.default_rng(0).permutation(400)
     shuffled = OrientedPoints.of(X.points[shuffle], X.normals[shuffle])
     expected = all_metrics(Nearest.between(X, Y))
-    np.testing.assert_allclose(all_metrics(Nearest.between(X, Y, workers=2)), expected, rtol=1e-14)
     np.testing.assert_allclose(all_metrics(Nearest.between(shuffled, Y)), expected, rtol=1e-14)
+
+
+def slow_place_on_curve(cell: np.ndarray) -> int:
+    """The bits of three coordinates, interlaced."""
+    return sum((int(c) >> bit & 1) << (3 * bit + 2 - axis) for axis, c in enumerate(cell) for bit in range(5))
+
+
+@pytest.mark.parametrize("extent", [[1, 1, 1], [1, 0, 3], [0, 0, 0]])
+def test_the_curve_goes_from_cell_to_cell(extent):
+    X = np.random.default_rng(0).random((500, 3)) * extent
+    side = np.ptp(X, axis=0).max() / 31.99 or 1
+    cells = np.floor((X - X.min(0)) / side)
+    places = [slow_place_on_curve(cell) for cell in cells]
+    np.testing.assert_array_equal(along_curve(X), np.argsort(places, kind="stable"))
 
 
 def test_points_keep_their_normals():
     X = sphere(2.0, 1000, 0)
     np.testing.assert_allclose(X.points, 2 * X.normals, rtol=1e-14)
-    assert np.array_equal(X.tree.data, X.points)
+    assert np.array_equal(X.tree.data_pts.reshape(-1, 3), X.points)
 
 
 def test_the_same_points_score_best():
