@@ -165,6 +165,22 @@ def bands(table: pd.DataFrame, ylabel: str) -> Figure:
     return figure
 
 
+def calibration(error: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+    """Left the error against stated confidence, right the accuracy against stated probability, where what is stated is
+    true on the dashed line: columns level, mean, low, high each, in the order of level."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.8))
+    for axis, rows in zip(axes, (error, accuracy), strict=True):
+        axis.errorbar(
+            rows.level, rows["mean"], [rows["mean"] - rows.low, rows.high - rows["mean"]], fmt="o-", color=OURS
+        )
+        axis.grid(alpha=0.3)
+    axes[0].set(xlabel="confidence (1 - doubt)", ylabel="Chamfer-L1", ylim=(0, None))
+    axes[1].plot([0, 1], [0, 1], "--", color=OTHERS, lw=1)
+    axes[1].set(xlabel="probability of the category", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    figure.tight_layout()
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> Figure:
     """Writes the figure as a picture for readers without a kernel, and hands it back for the notebook."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

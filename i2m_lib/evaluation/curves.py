@@ -30,9 +30,9 @@ def curve(
 
 
 def middles(values: pd.Series, n: int, low: float, high: float) -> pd.Series:
-    """The middle of the bin that each value lies in, of n equal bins from low to high."""
+    """The middle of the bin that each value lies in, of n equal bins from low to high; low where these are equal."""
     width = (high - low) / n
-    return low + width * (((values - low) / width).astype(int).clip(0, n - 1) + 0.5)
+    return low + width * (((values - low) / (width or 1)).astype(int).clip(0, n - 1) + 0.5)
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:

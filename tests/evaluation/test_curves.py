@@ -28,6 +28,7 @@ def test_groups_keep_their_order_and_constants_their_value():
 def test_values_lie_within_half_a_bin_of_its_middle():
     values = pd.Series([0.0, 44.9, 45.0, 359.9, 360.0])
     assert middles(values, 8, 0, 360).tolist() == [22.5, 22.5, 67.5, 337.5, 337.5]
+    assert middles(pd.Series([2.0, 2.0]), 8, 2.0, 2.0).tolist() == [2.0, 2.0]
 
 
 def test_auroc_of_separable_equal_and_opposite_scores():
