@@ -7,6 +7,7 @@
 Distance and focal length are not predicted: the silhouette is brought to the mask's extent before both are compared.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,9 @@ MASK_SIZE, CHUNK = 64, 32  # pixels that silhouettes are compared at; views that
 
 
 def signs_of_doubt(
-    answers: list[Reconstruction], masks: np.ndarray, memory: Memory, *, workers: int = -1
+    answers: list[Reconstruction], masks: Sequence[np.ndarray], memory: Memory, *, workers: int = -1
 ) -> pd.DataFrame:
-    """The three signs, a row for each answer to an image with mask (s, s) bool, all of them (b, s, s)."""
+    """The three signs, a row for each answer to an image with mask (s, s) bool."""
     p = np.array([r.probabilities for r in answers])
     entropy = -(p * np.log(np.maximum(p, np.finfo(float).tiny))).sum(1) / np.log(max(p.shape[1], 2))
     codes = normalize(torch.from_numpy(np.array([r.z for r in answers])).float(), dim=1)
