@@ -143,24 +143,28 @@ def ladder(table: pd.DataFrame, xlabel: str) -> Figure:
     return figure
 
 
-def bands(table: pd.DataFrame, ylabel: str) -> Figure:
-    """Small multiples of means with their intervals: a panel for each `panel`, a line for each `line` in it, at levels
-    that are numbers or names: columns panel, line, level, mean, low, high."""
+def bands(table: pd.DataFrame, ylabel: str, floor: float) -> Figure:
+    """Small multiples of means with their intervals, three a row, and the floor: a panel for each `panel`, a line for
+    each `line` in it, at levels that are numbers or names: columns panel, line, level, mean, low, high."""
     panels = list(table.groupby("panel", sort=False))
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.3 * len(panels), 2.5), sharey=True, squeeze=False)
-    for axis, (panel, rows) in zip(axes[0], panels, strict=True):
+    n_rows = -(-len(panels) // 3)
+    figure, axes = plt.subplots(n_rows, 3, figsize=(7.5, 2.3 * n_rows), sharey=True, squeeze=False)
+    axes[0, 0].set_ylim(0, 1.05 * table.high.max())
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (panel, rows) in zip(axes.flat, panels, strict=False):
         for (line, part), colour in zip(rows.groupby("line", sort=False), (OURS, ORACLES, OTHERS), strict=False):
             numbers = pd.to_numeric(part.level, errors="coerce")
             part = part if numbers.isna().any() else part.assign(level=numbers).sort_values("level")
             axis.plot(part.level, part["mean"], "o-", color=colour, ms=3, lw=1, label=line)
             axis.fill_between(part.level, part.low, part.high, color=colour, alpha=0.2, lw=0)
+        axis.axhline(floor, color=ORACLES, lw=1, ls="--")
         axis.set_title(panel, fontsize=9)
-        axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
         if rows.line.nunique() > 1:
             axis.legend(frameon=False, fontsize=7)
-    axes[0, 0].set_ylabel(ylabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
     figure.tight_layout()
     return figure
 

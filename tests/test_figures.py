@@ -112,11 +112,12 @@ def test_bands_sort_numbers_and_keep_the_order_of_names():
         + [("ground", line, level) for line in ("box", "frame") for level in ("white", "noise")],
         columns=["panel", "line", "level"],
     ).assign(**columns)
-    figure = figures.bands(table, "error")
-    first, second = figure.axes
+    first, second, nothing = figures.bands(table, "error", floor=0.05).axes
     assert first.lines[0].get_xdata().tolist() == [-0.1, 0, 0.3]
     assert [t.get_text() for t in second.get_xticklabels()] == ["white", "noise"]
     assert first.get_legend() is None
+    assert not nothing.axison
+    assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.05 * 0.3))
     assert len(second.get_legend().get_texts()) == 2
 
 

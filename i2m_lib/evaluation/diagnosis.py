@@ -22,7 +22,7 @@ from i2m_lib.templates.surfaces import N_SAMPLES, Target
 
 from .baselines import Memory
 from .doubt import masks_of, signs_of_doubt
-from .ladder import context, sources_of
+from .ladder import context, sources_of, surface_of
 
 CHUNK = 512  # views whose answers are held at once
 TOP = (1, 3, 5)
@@ -72,7 +72,8 @@ def diagnose(
     """The answers to the first `n_views` views of each fitted model of a split, a row each.
 
     Returns:
-        The columns of `dataset.views` and: category, predicted and its probability; chamfer_l1; the signs of doubt
+        The columns of `dataset.views` and: category, predicted and its probability; chamfer_l1, and floor, that of the
+        shape itself, which is all noise of sampling; the signs of doubt
         (`doubt`); template, the selected one, best, the one that fits the shape best, rank, the place of the best among
         the network's guesses, from 0, and regret, by how much the selected one fits worse (`template_choice`).
     """
@@ -83,12 +84,14 @@ def diagnose(
     for first in range(0, len(views), CHUNK):
         part = views.iloc[first : first + CHUNK].reset_index(drop=True)
         images = load_images(dataset, part["index"].to_numpy())
-        answers = reconstructor.predict(images)
+        answers, shapes = reconstructor.predict(images), part.model_id.unique().tolist()
+        floors = distances.of_all([surface_of(dataset, m) for m in shapes], shapes, workers)
         named = {
             "category": part.model_id.map(models.category),
             "predicted": [r.category for r in answers],
             "probability": [r.category_probabilities[r.category] for r in answers],
             "chamfer_l1": distances.of_all([(r.V, r.F) for r in answers], part.model_id.tolist(), workers),
+            "floor": part.model_id.map(dict(zip(shapes, floors, strict=True))),
         }
         signs = signs_of_doubt(answers, masks_of(images), memory, workers=workers)
         choice = template_choice(dataset, reconstructor.graph, fits, part, answers, seed)
@@ -148,12 +151,14 @@ def template_summary(diagnosis: pd.DataFrame, graph: TemplateGraph) -> pd.DataFr
 def reasons(diagnosis: pd.DataFrame, swapped: pd.DataFrame) -> pd.Series:
     """Why each answer of `limits.limits` is as far off as it is, by model_id.
 
-    `wrong category`; else `beyond the representation`, where all parts put right leave more than half of the distance;
-    else the part, put right, that gains most: `wrong template`, `wrong deformation` or `wrong weights`.
+    `wrong category`; else `beyond the representation`, where all parts put right leave more than half of what the
+    distance exceeds its floor by; else the part, put right, that gains most: `wrong template`, `wrong deformation` or
+    `wrong weights`.
     """
     first = diagnosis.groupby("model_id").first().loc[swapped.model_id]
     parts = swapped[["template", "deformation", "weights"]]
     found = ("wrong " + parts.idxmin(axis=1)).to_numpy()
-    found = np.where(swapped["all"] > swapped["as predicted"] / 2, "beyond the representation", found)
+    halfway = (swapped["as predicted"] + first.floor.to_numpy()) / 2
+    found = np.where(swapped["all"] > halfway, "beyond the representation", found)
     found = np.where(first.predicted != first.category, "wrong category", found)
     return pd.Series(found, index=swapped.model_id.to_numpy(), name="reason")

@@ -24,7 +24,7 @@ Spoil = Callable[[Tensor, int, np.random.Generator], Tensor]
 SHARES, SCALES, SHIFTS = (0.1, 0.2, 0.3, 0.4, 0.5), (-0.3, -0.15, 0.15, 0.3), (0.05, 0.1, 0.2)
 NOISES, SIDES = (0.1, 0.2), (32, 16, 8)
 # What each kind of condition calls an image that is left as it is.
-UNCHANGED = {"occlusion": 0, "background": "white", "crop scale": 0, "crop shift": 0, "noise": 0, "pixels": "all"}
+UNCHANGED = {"occlusion": 0, "crop scale": 0, "crop shift": 0, "noise": 0, "pixels": "all"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Condition:
 
 
 def conditions() -> list[Condition]:
-    """All of them but for the image as it is."""
+    """All of them but for those that leave the image as it is, `same`."""
     found = [Condition("occlusion", share, partial(occluded, share=share)) for share in SHARES]
     for given in ("box", "frame"):
         grounds = {name: partial(before, make=make, given=given) for name, make in BACKGROUNDS.items()}
@@ -49,6 +49,13 @@ def conditions() -> list[Condition]:
     return found + [Condition("pixels", side, partial(coarse, side=side)) for side in SIDES]
 
 
+def same() -> list[Condition]:
+    """What changes nothing: no degree of a kind, any background where the mask is known, and white around the box."""
+    grounds = [("mask", name) for name in BACKGROUNDS] + [("box", "white")]
+    found = [Condition(kind, level, unchanged) for kind, level in UNCHANGED.items()]
+    return found + [Condition("background", name, unchanged, given) for given, name in grounds]
+
+
 def robustness(
     dataset: Dataset, reconstructor: Reconstructor, views: pd.DataFrame, *, seed: int, workers: int = -1
 ) -> pd.DataFrame:
@@ -56,9 +63,9 @@ def robustness(
 
     Returns:
         A row for each condition and view: synset, category, model_id, view, kind, given, level (a text), chamfer_l1.
-        The views as they are begin each kind. What is random in a view depends on the seed and its index alone.
+        What is random in a view depends on the seed and its index alone.
     """
-    index, done = views["index"].to_numpy(), [Condition("", "", unchanged), *conditions()]
+    index, done = views["index"].to_numpy(), [same()[0], *conditions()]
     images = load_images(dataset, index).float() / 255
     crops = (spoiled(images, index, c.spoil, reconstructor.size, seed) for c in done)
     device = reconstructor.model.means.device
@@ -67,12 +74,9 @@ def robustness(
     plain, *worse = values.reshape(len(done), len(views))
     category = views.model_id.map(dataset.models.set_index("model_id").category)
     columns = views[["synset", "model_id", "view"]].assign(category=category)
-    rows = [(kind, "mask", level, plain) for kind, level in UNCHANGED.items()]
-    rows += [(c.kind, c.given, c.level, value) for c, value in zip(done[1:], worse, strict=True)]
-    return pd.concat(
-        [columns.assign(kind=k, given=g, level=str(level), chamfer_l1=value) for k, g, level, value in rows],
-        ignore_index=True,
-    )
+    found = [(c, plain) for c in same()] + list(zip(done[1:], worse, strict=True))
+    rows = [columns.assign(kind=c.kind, given=c.given, level=str(c.level), chamfer_l1=value) for c, value in found]
+    return pd.concat(rows, ignore_index=True)
 
 
 def spoiled(images: Tensor, index: np.ndarray, spoil: Spoil, size: int, seed: int) -> Tensor:

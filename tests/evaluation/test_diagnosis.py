@@ -39,6 +39,8 @@ def test_every_view_is_diagnosed(dataset, table):
     assert len(table) == 2 * len(dataset.select("test"))
     assert (table.category == table.model_id.map(dataset.models.set_index("model_id").category)).all()
     assert table.notna().all(axis=None)
+    assert (table.floor < table.chamfer_l1).all()
+    assert (table.groupby("model_id").floor.nunique() == 1).all()
 
 
 def test_the_best_template_is_never_regretted(table, fits, reconstructor):
@@ -67,8 +69,8 @@ def test_reasons_are_those_of_the_swaps(dataset, reconstructor, fits, table):
     swapped = limits(dataset, reconstructor, fits, split="test", workers=1)
     assert reasons(table, swapped).index.tolist() == swapped.model_id.tolist()
     m = dataset.select("test").model_id.tolist()
-    right = table.assign(predicted=table.category)
-    rows = [(m[0], 1.0, 0.9, 0.4, 0.8, 0.3), (m[1], 1.0, 0.9, 0.4, 0.8, 0.6)]
+    right = table.assign(predicted=table.category, floor=0.2)
+    rows = [(m[0], 1.0, 0.9, 0.4, 0.8, 0.55), (m[1], 1.0, 0.9, 0.4, 0.8, 0.65)]
     columns = ["model_id", "as predicted", "template", "deformation", "weights", "all"]
     made = pd.DataFrame(rows, columns=columns)
     assert reasons(right, made).tolist() == ["wrong deformation", "beyond the representation"]

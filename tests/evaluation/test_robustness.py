@@ -7,7 +7,6 @@ import torch
 from i2m_lib.dataset.views import load_images
 from i2m_lib.evaluation.robustness import (
     BACKGROUNDS,
-    UNCHANGED,
     before,
     coarse,
     conditions,
@@ -15,6 +14,7 @@ from i2m_lib.evaluation.robustness import (
     noisy,
     occluded,
     robustness,
+    same,
     spoiled,
     unchanged,
 )
@@ -91,8 +91,9 @@ def test_few_pixels_keep_the_mean_colour(images, rng):
 def test_every_condition_is_scored_for_every_view(dataset, tiny_run):
     views = dataset.views[dataset.views.model_id.isin(dataset.select("test").model_id) & (dataset.views.view == 0)]
     table = robustness(dataset, Reconstructor.load(tiny_run.folder), views, seed=0, workers=1)
-    assert len(table) == len(views) * (len(conditions()) + len(UNCHANGED))
+    assert len(table) == len(views) * (len(conditions()) + len(same()))
     assert np.isfinite(table.chamfer_l1).all()
-    plain = table[(table.given == "mask") & (table.level == table.kind.map(UNCHANGED).astype(str))]
-    assert len(plain) == len(views) * len(UNCHANGED)
+    assert not table.duplicated(["model_id", "view", "kind", "given", "level"]).any()
+    plain = table[(table.given == "mask") & ((table.kind == "background") | table.level.isin(["0", "all"]))]
+    assert len(plain) == len(views) * (len(same()) - 1)
     assert plain.groupby("model_id").chamfer_l1.nunique().eq(1).all()
