@@ -143,6 +143,48 @@ def ladder(table: pd.DataFrame, xlabel: str) -> Figure:
     return figure
 
 
+def bands(table: pd.DataFrame, ylabel: str, floor: float) -> Figure:
+    """Small multiples of means with their intervals, three a row, and the floor: a panel for each `panel`, a line for
+    each `line` in it, at levels that are numbers or names: columns panel, line, level, mean, low, high."""
+    panels = list(table.groupby("panel", sort=False))
+    n_rows = -(-len(panels) // 3)
+    figure, axes = plt.subplots(n_rows, 3, figsize=(7.5, 2.3 * n_rows), sharey=True, squeeze=False)
+    axes[0, 0].set_ylim(0, 1.05 * table.high.max())
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (panel, rows) in zip(axes.flat, panels, strict=False):
+        for (line, part), colour in zip(rows.groupby("line", sort=False), (OURS, ORACLES, OTHERS), strict=False):
+            numbers = pd.to_numeric(part.level, errors="coerce")
+            part = part if numbers.isna().any() else part.assign(level=numbers).sort_values("level")
+            axis.plot(part.level, part["mean"], "o-", color=colour, ms=3, lw=1, label=line)
+            axis.fill_between(part.level, part.low, part.high, color=colour, alpha=0.2, lw=0)
+        axis.axhline(floor, color=ORACLES, lw=1, ls="--")
+        axis.set_title(panel, fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+        if rows.line.nunique() > 1:
+            axis.legend(frameon=False, fontsize=7)
+    figure.supylabel(ylabel, fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def calibration(error: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
+    """Left the error against stated confidence, right the accuracy against stated probability, where what is stated is
+    true on the dashed line: columns level, mean, low, high each, in the order of level."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.8))
+    for axis, rows in zip(axes, (error, accuracy), strict=True):
+        axis.errorbar(
+            rows.level, rows["mean"], [rows["mean"] - rows.low, rows.high - rows["mean"]], fmt="o-", color=OURS
+        )
+        axis.grid(alpha=0.3)
+    axes[0].set(xlabel="confidence (1 - doubt)", ylabel="Chamfer-L1", ylim=(0, None))
+    axes[1].plot([0, 1], [0, 1], "--", color=OTHERS, lw=1)
+    axes[1].set(xlabel="probability of the category", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    figure.tight_layout()
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> Figure:
     """Writes the figure as a picture for readers without a kernel, and hands it back for the notebook."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
 """What limits a trained network: its answers with one part after the other replaced by the right one.
 
-Only for shapes that 02_template_graph fitted, which are those of training and validation.
+Only for shapes with fits: 02_template_graph fits those of training and validation, `diagnosis.fit_split` any.
 """
 
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
 from i2m_lib.dataset.meshes import sample_surface
 from i2m_lib.dataset.views import Dataset, load_images
@@ -39,26 +40,46 @@ class Distances:
         points = sample_surface(V, F, len(target.points), np.random.default_rng(self.seed))[0]
         return chamfer(points, target) / edge
 
+    def of_all(self, surfaces: list, model_ids: list[str], workers: int = -1) -> np.ndarray:
+        """(n,) the distance of each surface (V, F) to the model of the same place, on all cores."""
+        rows = pd.Series(np.arange(len(model_ids))).groupby(np.asarray(model_ids), sort=False).indices
+        tasks = (delayed(_distances)(self.dataset, self.seed, m, [surfaces[i] for i in at]) for m, at in rows.items())
+        values = np.empty(len(surfaces))
+        for at, found in zip(rows.values(), Parallel(n_jobs=workers)(tasks), strict=True):
+            values[at] = found
+        return values
+
     def mean(self, answers: list, views: pd.DataFrame) -> float:
         """Category mean over answers with V and F, one for each of the views."""
         values = [self(r.V, r.F, m) for r, m in zip(answers, views.model_id, strict=True)]
         return float(views.assign(value=values).groupby("synset").value.mean().mean())
 
 
+def _distances(dataset: Dataset, seed: int, model_id: str, surfaces: list) -> list[float]:
+    distances = Distances(dataset, seed)
+    return [distances(V, F, model_id) for V, F in surfaces]
+
+
 def limits(
-    dataset: Dataset, reconstructor: Reconstructor, fits: dict[str, Fits], *, split: str = "val", n_views: int = 1
+    dataset: Dataset,
+    reconstructor: Reconstructor,
+    fits: dict[str, Fits],
+    *,
+    split: str = "val",
+    n_views: int = 1,
+    workers: int = 1,
 ) -> pd.DataFrame:
     """Chamfer-L1 of answers `as predicted`, and with the right `template` (its deformation as predicted), the right
     `deformation` or the right `weights` of the predicted template, or `all` of them: columns synset, model_id, and one
     for each. What is right for a template of another category is not known; such answers stay as predicted.
     """
     views, images = views_of(dataset, split, n_views)
-    distances, rows = Distances(dataset), []
-    for view, image in zip(views.itertuples(), images, strict=True):
-        surfaces = _swap(reconstructor, fits[view.synset], image, view)
-        values = {name: distances(V, F, view.model_id) for name, (V, F) in surfaces.items()}
-        rows.append({"synset": view.synset, "model_id": view.model_id, **values})
-    return pd.DataFrame(rows)
+    views = views.reset_index(drop=True)
+    swapped = [_swap(reconstructor, fits[v.synset], i, v) for v, i in zip(views.itertuples(), images, strict=True)]
+    names = list(swapped[0])
+    surfaces, model_ids = [answers[n] for answers in swapped for n in names], views.model_id.repeat(len(names)).tolist()
+    values = Distances(dataset).of_all(surfaces, model_ids, workers).reshape(len(views), len(names))
+    return views[["synset", "model_id"]].join(pd.DataFrame(values, columns=names))
 
 
 def _swap(reconstructor: Reconstructor, fits: Fits, image: torch.Tensor, view) -> dict:

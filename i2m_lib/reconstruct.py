@@ -106,23 +106,25 @@ class Reconstructor:
         rgba = torch.from_numpy(read_image(image)).permute(2, 0, 1)[None]
         return self.predict(rgba)[0]
 
-    @torch.no_grad()
     def predict(self, rgba: Tensor, batch_size: int = 256) -> list[Reconstruction]:
         """Images (b, 4, h, w) uint8 with true masks -> their reconstructions."""
-        device = self.model.means.device
-        found = []
+        device, found = self.model.means.device, []
         for chunk in rgba.split(batch_size):
-            crop = crop_to_mask(chunk.to(device).float() / 255, self.size)
-            out = self._answer(compose(crop))
-            p = out["logits"].softmax(1)
-            best = p.argmax(1)
-            rows = torch.arange(len(best), device=device)
-            y, a = out["y"][rows, best], out["weights"][rows, best]
-            camera = torch.stack([mode(out["azimuth"]), out["elevation"]], 1)
-            if self.search is not None:
-                best, y, a, camera = (x.to(device) for x in self.search(crop[:, 3], p, out))
-            found += self._unpack(p, best, self.model.lattice(y, best), a, camera.rad2deg(), out["z"])
+            found += self.predict_crops(crop_to_mask(chunk.to(device).float() / 255, self.size))
         return found
+
+    @torch.no_grad()
+    def predict_crops(self, crop: Tensor) -> list[Reconstruction]:
+        """Crops (b, 4, size, size) as `crop_to_mask` makes them, on the network's device -> their reconstructions."""
+        out = self._answer(compose(crop))
+        p = out["logits"].softmax(1)
+        best = p.argmax(1)
+        rows = torch.arange(len(best), device=crop.device)
+        y, a = out["y"][rows, best], out["weights"][rows, best]
+        camera = torch.stack([mode(out["azimuth"]), out["elevation"]], 1)
+        if self.search is not None:
+            best, y, a, camera = (x.to(crop.device) for x in self.search(crop[:, 3], p, out))
+        return self._unpack(p, best, self.model.lattice(y, best), a, camera.rad2deg(), out["z"])
 
     @torch.no_grad()
     def outputs(self, rgba: Tensor) -> dict[str, Tensor]:

@@ -103,3 +103,27 @@ def test_ceilings_have_a_line_for_each_choice():
     assert set(lines) == {"coverage", "random", "floor"}
     np.testing.assert_allclose(lines["random"].get_ydata(), [1, 0.5, 0.25])
     plt.close(figure)
+
+
+def test_bands_sort_numbers_and_keep_the_order_of_names():
+    columns = {"mean": 0.2, "low": 0.1, "high": 0.3}
+    table = pd.DataFrame(
+        [("shift", "mask", level) for level in ("0.3", "-0.1", "0")]
+        + [("ground", line, level) for line in ("box", "frame") for level in ("white", "noise")],
+        columns=["panel", "line", "level"],
+    ).assign(**columns)
+    first, second, nothing = figures.bands(table, "error", floor=0.05).axes
+    assert first.lines[0].get_xdata().tolist() == [-0.1, 0, 0.3]
+    assert [t.get_text() for t in second.get_xticklabels()] == ["white", "noise"]
+    assert first.get_legend() is None
+    assert not nothing.axison
+    assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.05 * 0.3))
+    assert len(second.get_legend().get_texts()) == 2
+
+
+def test_calibration_draws_what_would_be_true():
+    rows = pd.DataFrame({"level": [0.2, 0.8], "mean": [0.3, 0.7], "low": [0.2, 0.6], "high": [0.4, 0.8]})
+    error, accuracy = figures.calibration(rows, rows).axes
+    dashed = [line for line in accuracy.lines if line.get_linestyle() == "--"]
+    np.testing.assert_array_equal(dashed[0].get_xydata(), [[0, 0], [1, 1]])
+    assert error.get_ylim()[0] == 0

@@ -1,7 +1,7 @@
 """Reads a built dataset: tables, meshes and views. Needs neither VTK nor trimesh."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -96,6 +96,13 @@ class Dataset:
         rows = rows if split is None else rows[rows.split == split]
         rows = rows if synset is None else rows[rows.synset == synset]
         return rows.reset_index(drop=True)
+
+    def without(self, synset: str) -> "Dataset":
+        """The same without the models and views of one category."""
+        manifest, views = (
+            table[table.synset != synset].reset_index(drop=True) for table in (self.manifest, self.views)
+        )
+        return replace(self, manifest=manifest, views=views)
 
     def image(self, index: int) -> np.ndarray:
         """(h,w,4) uint8 RGBA of one row of `views`, by its `index`."""

@@ -4,8 +4,10 @@ Methods that see an image answer once a view and predict the category. `random_s
 the oracles know the test shape itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from pykdtree.kdtree import KDTree
 from torch.nn.functional import normalize, one_hot
 
 from i2m_lib.dataset.views import Dataset, load_images
+from i2m_lib.files import save_npz
 from i2m_lib.reconstruct import Reconstructor
 from i2m_lib.templates.registration import Target, chamfer
 
@@ -123,12 +126,27 @@ class Memory:
         codes = torch.cat([reconstructor.codes(load_images(dataset, rows)) for rows in parts])
         return cls(codes, views.model_id.to_numpy())
 
+    def save(self, path: str | Path) -> None:
+        save_npz(path, codes=self.codes.half().numpy(), model_ids=self.model_ids.astype(str))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Memory":
+        """Raises FileNotFoundError if 04_evaluation has not saved it."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} is not there: run 04_evaluation first.")
+        with np.load(path, allow_pickle=False) as file:
+            return cls(normalize(torch.from_numpy(file["codes"]).float(), dim=1), file["model_ids"])
+
     def retrieve(self, codes: torch.Tensor) -> list[str]:
         """For each code (b, n_code) the training model that has the view with the nearest code."""
         return self.model_ids[(codes @ self.codes.T).argmax(1).numpy()].tolist()
 
     def classify(self, codes: torch.Tensor, clusters: Clusters) -> list[str]:
-        """For each code (b, n_code) the medoid of its cluster, by ridge regression from codes onto clusters.
+        """For each code (b, n_code) the medoid of its cluster: see `classifier`."""
+        return self.classifier(clusters)(codes)
+
+    def classifier(self, clusters: Clusters) -> Callable[[torch.Tensor], list[str]]:
+        """What names the medoids of the clusters of codes (b, n_code), by ridge regression from codes onto clusters.
 
         Every cluster weighs the same, as every category does in training.
         """
@@ -139,7 +157,7 @@ class Memory:
         gram = Z.T @ (weight * Z)
         gram += RIDGE * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
         W = torch.linalg.solve(gram, Z.T @ (weight * one_hot(label, len(clusters.medoids)).double()))
-        return clusters.medoids[(_with_one(codes).double() @ W).argmax(1).numpy()].tolist()
+        return lambda codes: clusters.medoids[(_with_one(codes).double() @ W).argmax(1).numpy()].tolist()
 
     def similarity(self, codes: torch.Tensor) -> np.ndarray:
         """Cosine (b,) of each code with the nearest training code."""

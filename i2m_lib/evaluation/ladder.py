@@ -24,13 +24,16 @@ from .surfaces import Surface
 
 @dataclass(frozen=True)
 class Setting:
-    """What is evaluated: views (a row each) of the models of one split, and what the run answers to them."""
+    """What is evaluated: views (a row each) of the models of one split, and what the run answers to them; memory and
+    clusters are what recognition knows."""
 
     models: pd.DataFrame
     views: pd.DataFrame
     answers: list[Reconstruction]
     predictions: pd.DataFrame
     codes: np.ndarray
+    memory: Memory
+    clusters: Clusters
 
 
 def from_image(reconstruction: Reconstruction) -> dict[str, Surface]:
@@ -76,7 +79,7 @@ def answer(dataset: Dataset, run: str | Path, *, split: str, n_views: int, seed:
         predicted_azimuth=[r.azimuth for r in answers],
         predicted_elevation=[r.elevation for r in answers],
     )
-    return Setting(models, views, answers, predictions, codes.numpy())
+    return Setting(models, views, answers, predictions, codes.numpy(), memory, clusters)
 
 
 def summarised_shapes(dataset: Dataset, run: Path, seed: int, workers: int) -> tuple[Clusters, dict[str, str]]:

@@ -102,6 +102,11 @@ class TemplateGraph:
         """The templates of one category."""
         return [t for t in self.templates if t.synset == synset]
 
+    def without(self, synset: str) -> "TemplateGraph":
+        """The graph of all other categories."""
+        others = [t for t in self.templates if t.synset != synset]
+        return TemplateGraph(others, self.edges[self.edges.synset != synset].reset_index(drop=True))
+
     def components(self, synset: str) -> np.ndarray:
         """(T,) which templates of a category hang together, by edges of either direction; numbered from 0."""
         templates = self.of(synset)

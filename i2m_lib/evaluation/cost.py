@@ -1,0 +1,91 @@
+"""What an answer costs: seconds, memory and training, for every method that sees an image.
+
+Each method is measured in a process of its own, which loads the run, answers image after image, and does nothing else.
+"""
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from i2m_lib.dataset.views import Dataset, load_images
+from i2m_lib.learning.device import default_device
+from i2m_lib.provenance import device, read_provenance
+from i2m_lib.reconstruct import Reconstructor
+
+from .baselines import Clusters, Memory
+
+# How `Reconstructor.load` is called; recognition needs the network as well, for its codes.
+SETTINGS = {
+    "image2mesh": {},
+    "image2mesh_refined": {"top_k": 3, "refinement": 20},
+    "image_retrieval": {},
+    "cluster_classifier": {},
+}
+STATUS = Path("/proc/self/status")
+
+
+def measure(
+    dataset: Dataset, run: str | Path, memory: str | Path, clusters: Clusters, *, n_images: int = 8, workers: int = 1
+) -> pd.DataFrame:
+    """Answers `n_images` views one after the other by each method, `workers` methods at a time, each on one core where
+    there is no GPU.
+
+    Args:
+        memory: the file that `Memory.save` wrote.
+
+    Returns:
+        A row a method: seconds (an image), loading (seconds before the first), peak_mb (resident memory at its highest,
+        NaN where the system does not tell), gpu_mb (0 without one), the seconds of `preparation`, and device.
+    """
+    index = np.linspace(0, len(dataset.views) - 1, n_images).astype(int)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        jobs = [pool.submit(_measure, m, dataset.path, Path(run), Path(memory), clusters, index) for m in SETTINGS]
+        return pd.DataFrame([job.result() for job in jobs]).assign(**preparation(run), device=device())
+
+
+def _measure(method: str, dataset_path: Path, run: Path, memory: Path, clusters: Clusters, index: np.ndarray) -> dict:
+    torch.set_num_threads(1)
+    dataset, start = Dataset.open(dataset_path), time.perf_counter()
+    answer = answerer(method, run, memory, clusters)
+    loading = time.perf_counter() - start
+    images = load_images(dataset, dataset.views["index"].to_numpy()[index])
+    answer(images[:1])  # the first one pays for what is made once
+    start = time.perf_counter()
+    for image in images:
+        answer(image[None])
+    seconds = (time.perf_counter() - start) / len(images)
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    return {"method": method, "seconds": seconds, "loading": loading, "peak_mb": peak_mb(), "gpu_mb": gpu}
+
+
+def answerer(method: str, run: Path, memory: Path, clusters: Clusters):
+    """What answers images (b, 4, h, w) uint8 by a method of SETTINGS."""
+    reconstructor = Reconstructor.load(run, str(default_device()), **SETTINGS[method])
+    if method.startswith("image2mesh"):
+        return lambda images: [r.V for r in reconstructor.predict(images)]
+    known = Memory.load(memory)
+    if method == "image_retrieval":
+        return lambda images: known.retrieve(reconstructor.codes(images))
+    classify = known.classifier(clusters)
+    return lambda images: classify(reconstructor.codes(images))
+
+
+def peak_mb() -> float:
+    """The highest resident memory of this process so far, in MiB; NaN where there is no /proc."""
+    if not STATUS.is_file():
+        return np.nan
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def preparation(run: str | Path) -> dict[str, float]:
+    """Seconds that the run spent before it could answer, by any method: `graph` and `training`; NaN where it recorded
+    none. Recognition uses no template, but the codes of a network that learnt from them."""
+    notebooks, history = read_provenance(Path(run))["notebooks"], Path(run) / "history.parquet"
+    seconds = {"graph": notebooks.get("02_template_graph", {}).get("seconds", np.nan)}
+    return seconds | {"training": pd.read_parquet(history).seconds.sum() if history.is_file() else np.nan}

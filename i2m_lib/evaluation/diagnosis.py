@@ -1,0 +1,164 @@
+"""Where accuracy is lost: which template was chosen, from where the object was seen, and what ails the worst answers.
+
+Errors are `limits.Distances`: Chamfer-L1 on a few thousand samples, in units of the shape's longest edge.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from i2m_lib.dataset.views import Dataset, load_images
+from i2m_lib.limits import Distances
+from i2m_lib.reconstruct import Reconstruction, Reconstructor
+from i2m_lib.templates.build import N_WEIGHTED
+from i2m_lib.templates.compact import fit_weights
+from i2m_lib.templates.fits import Fits
+from i2m_lib.templates.graph import TemplateGraph
+from i2m_lib.templates.registration import fit_cost, fit_ffd, turned_share
+from i2m_lib.templates.represent import prepare
+from i2m_lib.templates.surfaces import N_SAMPLES, Target
+
+from .baselines import Memory
+from .doubt import masks_of, signs_of_doubt
+from .ladder import context, sources_of, surface_of
+
+CHUNK = 512  # views whose answers are held at once
+TOP = (1, 3, 5)
+
+
+def fit_split(dataset: Dataset, run: str | Path, *, split: str, seed: int, workers: int = -1) -> dict[str, Fits]:
+    """{synset: Fits} of the shapes of a split, fitted as 02_template_graph fits those of training and validation."""
+    synsets = context(dataset.path, Path(run))[1].synsets
+    models = dataset.select(split)
+    models = models[models.synset.isin(synsets)]
+    tasks = (delayed(_fit)(dataset.path, Path(run), m.synset, m.model_id, seed) for m in models.itertuples())
+    rows = np.empty(len(models), dtype=object)
+    rows[:] = Parallel(n_jobs=workers)(tasks)
+    fits = {}
+    for synset, found in models.assign(row=rows).groupby("synset"):
+        parts = (np.stack(part) for part in zip(*found.row, strict=True))
+        fits[synset] = Fits(found.model_id.to_numpy(), *parts)
+    return fits
+
+
+def _fit(dataset_path: Path, run: Path, synset: str, model_id: str, seed: int) -> tuple[np.ndarray, ...]:
+    """A shape's row of each array of `Fits`."""
+    dataset, graph, _ = context(dataset_path, run)
+    templates, sources = graph.of(synset), sources_of(run, dataset_path, synset, seed)
+    target = Target.of(dataset.mesh(model_id).S[:N_SAMPLES])
+    d = np.stack([fit_ffd(source, target) for source in sources])
+    cost = np.array([fit_cost(source, x, target) for source, x in zip(sources, d, strict=True)])
+    turned = np.array([turned_share(source, x) for source, x in zip(sources, d, strict=True)])
+    weights = np.zeros((len(d), max(len(t.neighbours) for t in templates)))
+    weighted = cost <= np.sort(cost)[min(N_WEIGHTED, len(d)) - 1]
+    for i in np.flatnonzero(weighted):
+        weights[i, : len(templates[i].neighbours)] = fit_weights(templates[i], sources[i], d[i], target)
+    return d, cost, weights, weighted, turned
+
+
+def diagnose(
+    dataset: Dataset,
+    reconstructor: Reconstructor,
+    memory: Memory,
+    fits: dict[str, Fits],
+    *,
+    split: str = "test",
+    n_views: int,
+    seed: int,
+    workers: int = -1,
+) -> pd.DataFrame:
+    """The answers to the first `n_views` views of each fitted model of a split, a row each.
+
+    Returns:
+        The columns of `dataset.views` and: category, predicted and its probability; chamfer_l1, and floor, that of the
+        shape itself, which is all noise of sampling; the signs of doubt
+        (`doubt`); template, the selected one, best, the one that fits the shape best, rank, the place of the best among
+        the network's guesses, from 0, and regret, by how much the selected one fits worse (`template_choice`).
+    """
+    models = dataset.select(split).set_index("model_id")
+    views = dataset.views[dataset.views.model_id.isin(models.index[models.synset.isin(list(fits))])]
+    views = views[views.view < n_views].reset_index(drop=True)
+    parts, distances = [], Distances(dataset, seed)
+    for first in range(0, len(views), CHUNK):
+        part = views.iloc[first : first + CHUNK].reset_index(drop=True)
+        images = load_images(dataset, part["index"].to_numpy())
+        answers, shapes = reconstructor.predict(images), part.model_id.unique().tolist()
+        floors = distances.of_all([surface_of(dataset, m) for m in shapes], shapes, workers)
+        named = {
+            "category": part.model_id.map(models.category),
+            "predicted": [r.category for r in answers],
+            "probability": [r.category_probabilities[r.category] for r in answers],
+            "chamfer_l1": distances.of_all([(r.V, r.F) for r in answers], part.model_id.tolist(), workers),
+            "floor": part.model_id.map(dict(zip(shapes, floors, strict=True))),
+        }
+        signs = signs_of_doubt(answers, masks_of(images), memory, workers=workers)
+        choice = template_choice(dataset, reconstructor.graph, fits, part, answers, seed)
+        parts.append(pd.concat([part.assign(**named), signs, choice], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def template_choice(
+    dataset: Dataset,
+    graph: TemplateGraph,
+    fits: dict[str, Fits],
+    views: pd.DataFrame,
+    answers: list[Reconstruction],
+    seed: int,
+) -> pd.DataFrame:
+    """How well templates were chosen, a row for each view: template, best, rank and regret, as `diagnose` says.
+
+    Regret is the difference of both templates' Chamfer-L1 after their lattices were fitted to the shape, on 1,024
+    samples, in units of its longest edge; a template of another category is fitted as well.
+    """
+    costs, edges, rows = {}, {}, []
+    for synset, fit in fits.items():
+        ids = [t.model_id for t in graph.of(synset)]
+        costs |= {
+            (m, t): c for m, row in zip(fit.model_ids, fit.cost, strict=True) for t, c in zip(ids, row, strict=True)
+        }
+    for view, r in zip(views.itertuples(), answers, strict=True):
+        shape, said = view.model_id, r.template.model_id
+        own = [i for i, t in enumerate(graph.templates) if t.synset == view.synset]
+        best = min(own, key=lambda i: costs[shape, graph.templates[i].model_id])
+        if (shape, said) not in costs:
+            source, target = prepare([r.template], seed)[0], Target.of(dataset.mesh(shape).S[:N_SAMPLES])
+            costs[shape, said] = fit_cost(source, fit_ffd(source, target), target)
+        if shape not in edges:
+            edges[shape] = np.ptp(dataset.mesh(shape).V, axis=0).max()
+        name = graph.templates[best].model_id
+        rank = int((r.probabilities > r.probabilities[best]).sum())
+        rows.append((said, name, rank, (costs[shape, said] - costs[shape, name]) / edges[shape]))
+    return pd.DataFrame(rows, columns=["template", "best", "rank", "regret"])
+
+
+def template_summary(diagnosis: pd.DataFrame, graph: TemplateGraph) -> pd.DataFrame:
+    """A row for each category and for `all`: templates; top_1, top_3, top_5, the share of views whose best-fitting
+    template is among the network's first guesses; regret, its mean; never_used and never_best, how many templates no
+    view selected, and how many fit no shape best."""
+    names = dict(zip(diagnosis.synset, diagnosis.category, strict=True))
+    groups = [(name, diagnosis[diagnosis.synset == s], graph.of(s)) for s, name in names.items()]
+    rows = []
+    for name, views, templates in [*groups, ("all", diagnosis, [t for _, _, of in groups for t in of])]:
+        ids = {t.model_id for t in templates}
+        hits = {f"top_{k}": (views["rank"] < k).mean() for k in TOP}
+        never = {"never_used": len(ids - set(diagnosis.template)), "never_best": len(ids - set(diagnosis.best))}
+        rows.append({"category": name, "templates": len(ids), **hits, "regret": views.regret.mean(), **never})
+    return pd.DataFrame(rows)
+
+
+def reasons(diagnosis: pd.DataFrame, swapped: pd.DataFrame) -> pd.Series:
+    """Why each answer of `limits.limits` is as far off as it is, by model_id.
+
+    `wrong category`; else `beyond the representation`, where all parts put right leave more than half of what the
+    distance exceeds its floor by; else the part, put right, that gains most: `wrong template`, `wrong deformation` or
+    `wrong weights`.
+    """
+    first = diagnosis.groupby("model_id").first().loc[swapped.model_id]
+    parts = swapped[["template", "deformation", "weights"]]
+    found = ("wrong " + parts.idxmin(axis=1)).to_numpy()
+    halfway = (swapped["as predicted"] + first.floor.to_numpy()) / 2
+    found = np.where(swapped["all"] > halfway, "beyond the representation", found)
+    found = np.where(first.predicted != first.category, "wrong category", found)
+    return pd.Series(found, index=swapped.model_id.to_numpy(), name="reason")
