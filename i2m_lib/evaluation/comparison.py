@@ -20,14 +20,12 @@ def cards(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("protocol")
 
 
-def under_all(
-    prediction: Surface, truth: Surface, protocols: Mapping[str, Protocol], *, seed: int, workers: int = 1
-) -> pd.DataFrame:
+def under_all(prediction: Surface, truth: Surface, protocols: Mapping[str, Protocol], *, seed: int) -> pd.DataFrame:
     """Scores of a predicted mesh against the true one under each protocol, and those of the truth itself: columns
     protocol, metric, value, floor. Raises ValueError if the truth has no surface."""
     rows = []
     for name, protocol in protocols.items():
         target = protocol.prepare(*truth, seed)
-        value, floor = target.score(*prediction, seed, workers), target.floor(seed, workers)
+        value, floor = target.score(*prediction, seed), target.floor(seed)
         rows += [(name, metric, value[metric], floor[metric]) for metric in value]
     return pd.DataFrame(rows, columns=["protocol", "metric", "value", "floor"])
