@@ -7,7 +7,7 @@
 # make test     ruff, pytest and the notebooks
 # make lab      JupyterLab in notebooks/
 # make format   ruff's formatter and fixes; notebooks without their outputs, but for those that are kept
-# make reference    results/demo becomes the committed reference run, README shows it
+# make reference    results/demo and results/pretrained become the committed reference, README shows it
 # make lock     requirements.lock anew, from the newest versions that pyproject.toml allows
 # PYTHON=/path/to/python3.12 chooses the Python (>= 3.11) that .venv is made from.
 
@@ -42,12 +42,14 @@ format: $(INSTALLED)
 	$(PY) -m ruff format .
 	$(PY) -m nbstripout --keep-count --keep-id notebooks/*.ipynb
 
-PUBLISHED := graph figures model.safetensors model.json history.parquet representation.parquet \
-	scores.parquet predictions.parquet summary.parquet provenance.json
+TABLES := figures history.parquet scores.parquet summary.parquet provenance.json
+MODEL := graph model.safetensors model.json
 
 reference: $(INSTALLED)
-	rm -rf results/reference && mkdir results/reference
-	cp -r $(addprefix results/demo/,$(PUBLISHED)) results/reference
+	test -f results/demo/summary.parquet && test -f results/pretrained/summary.parquet
+	rm -rf results/reference && mkdir -p results/reference/pretrained
+	cp -r $(addprefix results/demo/,$(TABLES)) results/demo/*.parquet results/reference
+	cp -r $(addprefix results/pretrained/,$(TABLES) $(MODEL)) results/reference/pretrained
 	$(PY) -m i2m_lib.report
 
 # Only Linux has the packages of CUDA. setuptools comes from the lock, so nothing else is fetched.

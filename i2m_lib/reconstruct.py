@@ -26,7 +26,7 @@ from i2m_lib.search import Search, used_weights
 from i2m_lib.templates.graph import Template, TemplateGraph
 from i2m_lib.templates.originals import dress
 
-REFERENCE = project_root() / "results" / "reference"
+PRETRAINED = project_root() / "results" / "reference" / "pretrained"
 # An image without transparency shows its object on white; scans and JPEG are not quite white.
 NEARLY_WHITE = 245
 WORKING_SIZE = 256
@@ -90,11 +90,11 @@ class Reconstructor:
 
     @classmethod
     def load(
-        cls, run: str | Path = REFERENCE, device: str = "cpu", *, top_k: int = 1, refinement: int = 0
+        cls, run: str | Path = PRETRAINED, device: str = "cpu", *, top_k: int = 1, refinement: int = 0
     ) -> "Reconstructor":
-        """Loads a run's graph and model. With them the `top_k` most probable templates are tried and each is refined
-        by `refinement` steps against the mask; by default neither. Raises FileNotFoundError, with the notebook to run,
-        if there is no model."""
+        """Loads a run's graph and model, by default the pretrained ones. With them the `top_k` most probable templates
+        are tried and each is refined by `refinement` steps against the mask; by default neither. Raises
+        FileNotFoundError, with the notebook to run, if there is no model."""
         graph = TemplateGraph.load(Path(run) / "graph")
         model, settings = load_model(run, graph)
         search = Search(model, graph, top_k, refinement) if top_k > 1 or refinement else None

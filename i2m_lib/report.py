@@ -7,12 +7,13 @@ python -m i2m_lib.report --check    exits 1 if README.md does not show what is t
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 
+from i2m_lib.evaluation.statistics import gap_closed
 from i2m_lib.files import whole
 from i2m_lib.paths import project_root
 
@@ -22,6 +23,7 @@ LADDER = [
     *["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
 ]
 BASELINE, OURS = "image_retrieval", "image2mesh"
+LEARNT = LADDER[2:7]  # by the network, or from its codes
 HEADER = [
     *["method", "Chamfer-L1 ×100", f"difference to {BASELINE}"],
     *["F@1 %", "normal consistency", "win rate"],
@@ -86,21 +88,30 @@ def run_line(provenance: dict) -> str:
     )
 
 
-def with_results(readme: str, table: str, line: str) -> str:
-    """`readme` with the table and the line between its two markers. Raises ValueError."""
+def with_results(readme: str, results: str) -> str:
+    """`readme` with the results between its two markers. Raises ValueError."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"README.md needs a line {BEGIN} and, below it, a line {END}.")
-    return f"{before}{BEGIN}\n{table}\n\n{line}\n{END}{after}"
+    return f"{before}{BEGIN}\n{results}\n{END}{after}"
 
 
 def expected_readme(root: Path) -> str:
     """README.md as results/reference would have it. Raises FileNotFoundError or ValueError."""
     reference = root / "results" / "reference"
-    table = results_table(pd.read_parquet(reference / "summary.parquet"))
-    line = run_line(json.loads((reference / "provenance.json").read_text()))
-    return with_results((root / "README.md").read_text(encoding="utf-8"), table, line)
+    longer = "The model that `Reconstructor.load()` gives saw more views and trained longer. What that changes:"
+    shown = [_shown(reference), longer, _shown(reference / "pretrained", LEARNT)]
+    return with_results((root / "README.md").read_text(encoding="utf-8"), "\n\n".join(shown))
+
+
+def _shown(run: Path, methods: Sequence[str] = ()) -> str:
+    """The table of a run, or of some of its methods, and what else there is to say of it."""
+    summary, scores = (pd.read_parquet(run / f"{name}.parquet") for name in ("summary", "scores"))
+    closed, low, high = gap_closed(scores, method=OURS, seed=0)
+    gap = f"{OURS} closes {closed:.0%} [{low:.0%}, {high:.0%}] of the gap from {BASELINE} to oracle_ffd."
+    table = results_table(summary[summary["method"].isin(methods)] if methods else summary)
+    return f"{table}\n\n{run_line(json.loads((run / 'provenance.json').read_text()))} {gap}"
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:

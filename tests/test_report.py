@@ -34,9 +34,15 @@ def summary() -> pd.DataFrame:
 @pytest.fixture
 def root(tmp_path: Path, summary: pd.DataFrame) -> Path:
     reference = tmp_path / "results" / "reference"
-    reference.mkdir(parents=True)
-    summary.to_parquet(reference / "summary.parquet")
-    (reference / "provenance.json").write_text(json.dumps(PROVENANCE))
+    values = {"image_retrieval": 2.0, "image2mesh": 1.5, "oracle_ffd": 1.0}
+    scores = pd.DataFrame({"method": values.keys(), "value": values.values()}).assign(
+        metric="chamfer_l1", category="chair", model_id="a", view=0
+    )
+    for run in (reference, reference / "pretrained"):
+        run.mkdir(parents=True)
+        summary.to_parquet(run / "summary.parquet")
+        scores.to_parquet(run / "scores.parquet")
+        (run / "provenance.json").write_text(json.dumps(PROVENANCE))
     (tmp_path / "README.md").write_text(README)
     return tmp_path
 
@@ -72,6 +78,8 @@ def test_readme_is_rewritten_between_its_markers_once(root, capsys):
     assert text.startswith("# Title\n<!-- results -->\n| method |")
     assert text.endswith("\n<!-- /results -->\nend\n")
     assert "Run `demo` of 2026-05-01 on A chip, 2 cores, in 61 s, commit 0123456." in text
+    assert text.count("image2mesh closes 50% [50%, 50%] of the gap from image_retrieval to oracle_ffd.") == 2
+    assert text.count("| floor |") == 1
     assert "old" not in text
     assert report.main(["--check"], root) == 0
 

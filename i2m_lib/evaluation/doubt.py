@@ -17,7 +17,8 @@ from joblib import Parallel, delayed
 from torch.nn.functional import normalize
 
 from i2m_lib.dataset.cameras import Camera
-from i2m_lib.dataset.views import Dataset, load_images
+from i2m_lib.dataset.views import Dataset
+from i2m_lib.limits import views_of
 from i2m_lib.reconstruct import Reconstruction, Reconstructor
 
 from .baselines import Memory
@@ -75,10 +76,9 @@ class Doubt:
         Raises:
             ValueError: the dataset has no validation models.
         """
-        views = dataset.views[dataset.views.model_id.isin(dataset.select("val").model_id)]
+        views, images = views_of(dataset, "val", n_views)
         if views.empty:
             raise ValueError(f"{dataset.path} has no validation models, which doubt is measured against.")
-        images = load_images(dataset, views.groupby("model_id").head(n_views)["index"].to_numpy())
         return cls.of(signs_of_doubt(reconstructor.predict(images), masks_of(images), memory, workers=workers))
 
     def __call__(self, signs: pd.DataFrame) -> np.ndarray:
