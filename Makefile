@@ -42,14 +42,14 @@ format: $(INSTALLED)
 	$(PY) -m ruff format .
 	$(PY) -m nbstripout --keep-count --keep-id notebooks/*.ipynb
 
-TABLES := figures history.parquet scores.parquet summary.parquet provenance.json
-MODEL := graph model.safetensors model.json
+PRETRAINED := figures graph model.safetensors model.json provenance.json \
+	history.parquet scores.parquet summary.parquet
 
 reference: $(INSTALLED)
 	test -f results/demo/summary.parquet && test -f results/pretrained/summary.parquet
 	rm -rf results/reference && mkdir -p results/reference/pretrained
-	cp -r $(addprefix results/demo/,$(TABLES)) results/demo/*.parquet results/reference
-	cp -r $(addprefix results/pretrained/,$(TABLES) $(MODEL)) results/reference/pretrained
+	cp -r results/demo/figures results/demo/provenance.json results/demo/*.parquet results/reference
+	cp -r $(addprefix results/pretrained/,$(PRETRAINED)) results/reference/pretrained
 	$(PY) -m i2m_lib.report
 
 # Only Linux has the packages of CUDA. setuptools comes from the lock, so nothing else is fetched.

@@ -100,7 +100,7 @@ def with_results(readme: str, results: str) -> str:
 def expected_readme(root: Path) -> str:
     """README.md as results/reference would have it. Raises FileNotFoundError or ValueError."""
     reference = root / "results" / "reference"
-    longer = "The model that `Reconstructor.load()` gives saw more views and trained longer. What that changes:"
+    longer = "The model that `Reconstructor.load()` gives trained longer, on more views, and is judged in more:"
     shown = [_shown(reference), longer, _shown(reference / "pretrained", LEARNT)]
     return with_results((root / "README.md").read_text(encoding="utf-8"), "\n\n".join(shown))
 
