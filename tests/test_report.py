@@ -36,7 +36,7 @@ def root(tmp_path: Path, summary: pd.DataFrame) -> Path:
     reference = tmp_path / "results" / "reference"
     values = {"image_retrieval": 2.0, "image2mesh": 1.5, "oracle_ffd": 1.0}
     scores = pd.DataFrame({"method": values.keys(), "value": values.values()}).assign(
-        metric="chamfer_l1", category="chair", model_id="a", view=0
+        metric="chamfer_l1", protocol="canonical", split="test", synset="1", category="chair", model_id="a", view=0
     )
     for run in (reference, reference / "pretrained"):
         run.mkdir(parents=True)
