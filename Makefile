@@ -7,7 +7,7 @@
 # make test     ruff, pytest and the notebooks
 # make lab      JupyterLab in notebooks/
 # make format   ruff's formatter and fixes; notebooks without their outputs, but for those that are kept
-# make reference    results/demo and results/pretrained become the committed reference, README shows it
+# make reference    results/complete, seed* and, if it is there, pretrained become the committed reference; README shows it
 # make lock     requirements.lock anew, from the newest versions that pyproject.toml allows
 # PYTHON=/path/to/python3.12 chooses the Python (>= 3.11) that .venv is made from.
 
@@ -44,12 +44,18 @@ format: $(INSTALLED)
 
 PRETRAINED := figures graph model.safetensors model.json provenance.json \
 	history.parquet scores.parquet summary.parquet
+REFERENCE := results/reference
 
 reference: $(INSTALLED)
-	test -f results/demo/summary.parquet && test -f results/pretrained/summary.parquet
-	rm -rf results/reference && mkdir -p results/reference/pretrained
-	cp -r results/demo/figures results/demo/provenance.json results/demo/*.parquet results/reference
-	cp -r $(addprefix results/pretrained/,$(PRETRAINED)) results/reference/pretrained
+	test -f results/complete/summary.parquet
+	find $(REFERENCE) -mindepth 1 -maxdepth 1 ! -name pretrained -exec rm -r {} +
+	cp -r results/complete/figures results/complete/provenance.json results/complete/*.parquet $(REFERENCE)
+	for run in $(notdir $(wildcard results/seed*)); do mkdir $(REFERENCE)/$$run \
+		&& cp results/$$run/scores.parquet results/$$run/provenance.json $(REFERENCE)/$$run; done
+ifneq ($(wildcard results/pretrained/summary.parquet),)
+	rm -rf $(REFERENCE)/pretrained && mkdir $(REFERENCE)/pretrained
+	cp -r $(addprefix results/pretrained/,$(PRETRAINED)) $(REFERENCE)/pretrained
+endif
 	$(PY) -m i2m_lib.report
 
 # Only Linux has the packages of CUDA. setuptools comes from the lock, so nothing else is fetched.

@@ -27,10 +27,11 @@ def pairs(data: Dataset, n: int) -> list[tuple[str, str]]:
     return [(rng.choice(of[row.synset][of[row.synset] != row.model_id]), row.model_id) for row in truths.itertuples()]
 
 
-def score(data: Dataset, predicted: str, true: str) -> float:
-    """Chamfer-L1 of one model against another."""
+def score(data: Dataset, predicted: str, true: str) -> tuple[float, float]:
+    """Chamfer-L1 of one model against another, and the peak memory of this process so far, in GB."""
     mesh, truth = data.mesh(predicted), data.mesh(true)
-    return PROTOCOLS["canonical"].prepare(truth.V, truth.F, 0).score(mesh.V, mesh.F, 0)["chamfer_l1"]
+    found = PROTOCOLS["canonical"].prepare(truth.V, truth.F, 0).score(mesh.V, mesh.F, 0)
+    return found["chamfer_l1"], peak_memory()
 
 
 def main() -> None:
@@ -41,12 +42,12 @@ def main() -> None:
     data = corpus("embedded", max_models=12 if given.quick else None)
     todo = pairs(data, 40 if given.quick else 1000)
     start = time.perf_counter()
-    chamfers = Parallel(n_jobs=given.workers)(delayed(score)(data, *pair) for pair in todo)
+    chamfers, memory = zip(*Parallel(n_jobs=given.workers)(delayed(score)(data, *pair) for pair in todo), strict=True)
     seconds = time.perf_counter() - start
     print(f"mean Chamfer-L1 {np.mean(chamfers):.4f}; {1000 * seconds / len(todo):.0f} ms a prediction")
     print(
         f"{len(todo):,} predictions at {PROTOCOLS['canonical'].n_samples:,} samples on {given.workers} processes: "
-        f"{seconds:.0f} s, {peak_memory():.2f} GB; ShapeNet's {N_SHAPENET:,} test models would take "
+        f"{seconds:.0f} s, {max(memory):.2f} GB each; ShapeNet's {N_SHAPENET:,} test models would take "
         f"{seconds / len(todo) * N_SHAPENET / 60:.0f} min"
     )
 

@@ -20,8 +20,7 @@ N_SAMPLES = 4096
 
 def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, torch.Tensor]:
     """The first views of each model of a split: their rows, and images (b, 4, h, w) uint8."""
-    views = dataset.true_views[dataset.true_views.model_id.isin(dataset.select(split).model_id)]
-    views = views.groupby("model_id").head(n_views)
+    views = dataset.first_views(dataset.select(split), n_views)
     return views, load_images(dataset, views["index"].to_numpy())
 
 
@@ -74,7 +73,6 @@ def limits(
     for each. What is right for a template of another category is not known; such answers stay as predicted.
     """
     views, images = views_of(dataset, split, n_views)
-    views = views.reset_index(drop=True)
     swapped = [_swap(reconstructor, fits[v.synset], i, v) for v, i in zip(views.itertuples(), images, strict=True)]
     names = list(swapped[0])
     surfaces, model_ids = [answers[n] for answers in swapped for n in names], views.model_id.repeat(len(names)).tolist()

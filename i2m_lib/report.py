@@ -7,28 +7,35 @@ python -m i2m_lib.report --check    exits 1 if README.md does not show what is t
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 
-from i2m_lib.evaluation.statistics import gap_closed
+from i2m_lib.evaluation.statistics import gap_closed, spread_of_runs
 from i2m_lib.files import whole
 from i2m_lib.paths import project_root
 
 LADDER = [
     *["random_shape", "mean_shape", "image_retrieval", "cluster_classifier"],
     *["template", "template_ffd", "image2mesh"],
+    *["learning_ffd", "image2mesh_paper"],
     *["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
 ]
 BASELINE, OURS = "image_retrieval", "image2mesh"
-LEARNT = LADDER[2:7]  # by the network, or from its codes
+LEARNT = LADDER[2:7]  # by our network, or from its codes
 HEADER = [
     *["method", "Chamfer-L1 ×100", f"difference to {BASELINE}"],
     *["F@1 %", "normal consistency", "win rate"],
 ]
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the ladder's order, others after it."""
+    methods = list(methods)
+    return [m for m in LADDER if m in methods] + [m for m in methods if m not in LADDER]
 
 
 def results_table(summary: pd.DataFrame) -> str:
@@ -43,10 +50,8 @@ def results_table(summary: pd.DataFrame) -> str:
     if "chamfer_l1" not in rows.index.get_level_values("metric"):
         raise ValueError("The summary has no category_mean of chamfer_l1: run 04_evaluation.")
     chamfer = rows.loc["chamfer_l1"]
-    order = [method for method in LADDER if method in chamfer.index]
-    order += [method for method in chamfer.index if method not in LADDER]
     lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1)]
-    lines += [_row(method, chamfer.loc[method], rows["mean"]) for method in order]
+    lines += [_row(method, chamfer.loc[method], rows["mean"]) for method in in_order(chamfer.index)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -101,8 +106,19 @@ def expected_readme(root: Path) -> str:
     """README.md as results/reference would have it. Raises FileNotFoundError or ValueError."""
     reference = root / "results" / "reference"
     longer = "The model that `Reconstructor.load()` gives trained longer, on more views, and is judged in more:"
-    shown = [_shown(reference), longer, _shown(reference / "pretrained", LEARNT)]
+    shown = [_shown(reference) + _seeds_line(reference), longer, _shown(reference / "pretrained", LEARNT)]
     return with_results((root / "README.md").read_text(encoding="utf-8"), "\n\n".join(shown))
+
+
+def _seeds_line(reference: Path) -> str:
+    """A sentence on the runs beside the reference that differ in their seed only, if there are any."""
+    others = {path.parent.name: pd.read_parquet(path) for path in sorted(reference.glob("seed*/scores.parquet"))}
+    if not others:
+        return ""
+    runs = {"reference": pd.read_parquet(reference / "scores.parquet")} | others
+    means = 100 * spread_of_runs(runs, "chamfer_l1").loc[[OURS, BASELINE], list(runs)]
+    first, *rest = (f"{ours:.2f} against {theirs:.2f}" for ours, theirs in zip(*means.to_numpy(), strict=True))
+    return f" By its seed it scores {first}; by other seeds, {', '.join(rest)}."
 
 
 def _shown(run: Path, methods: Sequence[str] = ()) -> str:

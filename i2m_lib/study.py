@@ -51,7 +51,8 @@ def find_notebooks(root: Path) -> dict[str, Path]:
 
 
 def run_study(sections: dict[str, dict], root: Path, start: str = "") -> Path:
-    """Runs the notebooks from the one whose name begins with `start`; returns results/<run>.
+    """Runs the notebooks from the one whose name begins with `start`; returns results/<run>. A claim that does not hold
+    ends its notebook, whose last cell it is, and is recorded; the next notebooks run.
 
     Raises StudyError if a parameter is wrong, or an earlier notebook has not run with the same
     ones; NotebookError if a notebook fails.
@@ -71,8 +72,8 @@ def run_study(sections: dict[str, dict], root: Path, start: str = "") -> Path:
     for stem in todo:
         print(f"{stem} ...", flush=True)
         entry = {"parameters": parameters[stem], "started": _now()}
-        seconds = run_notebook(notebooks[stem], folder, parameters[stem], root)
-        entry |= {"finished": _now(), "seconds": round(seconds, 1)}
+        seconds, unmet = run_notebook(notebooks[stem], folder, parameters[stem], root)
+        entry |= {"finished": _now(), "seconds": round(seconds, 1), "unmet": unmet}
         done[stem] = entry | {key: here[key] for key in ("git", "device")}
         save_json(folder / "provenance.json", provenance(run, here, done, root))
         print(f"{stem} took {seconds:.0f} s", flush=True)
@@ -97,14 +98,14 @@ def _already_done(folder: Path, stems: list[str], parameters: dict[str, dict]) -
     return {stem: record[stem] for stem in stems}
 
 
-def run_notebook(source: Path, folder: Path, parameters: dict, root: Path) -> float:
+def run_notebook(source: Path, folder: Path, parameters: dict, root: Path) -> tuple[float, str]:
     """Executes `source`, in `root`, to a notebook of the same name in `folder`, and returns the
-    seconds it took. What it prints is shown at once. One that does not reach its end is kept as
-    NAME.failed.ipynb, and raises NotebookError."""
+    seconds it took and the claim that does not hold, or "". What it prints is shown at once. One
+    that does not reach its end is kept as NAME.failed.ipynb, and raises NotebookError."""
     running = folder / f"{source.stem}.running.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    started = time.monotonic()
+    started, unmet = time.monotonic(), ""
     try:
         with contextlib.chdir(root):  # Papermill writes both paths into the notebook.
             papermill.execute_notebook(
@@ -118,12 +119,20 @@ def run_notebook(source: Path, folder: Path, parameters: dict, root: Path) -> fl
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel
             )
     except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
-        failed = folder / f"{source.stem}.failed.ipynb"
-        if running.is_file():  # Not if it ended before the first save.
-            running.replace(failed)
-        raise NotebookError(source.stem, f"{_reason(error)}. See {failed}.") from error
+        if not (unmet := _claim(error)):
+            failed = folder / f"{source.stem}.failed.ipynb"
+            if running.is_file():  # Not if it ended before the first save.
+                running.replace(failed)
+            raise NotebookError(source.stem, f"{_reason(error)}. See {failed}.") from error
     running.replace(folder / source.name)
-    return time.monotonic() - started
+    return time.monotonic() - started, unmet
+
+
+def _claim(error: BaseException) -> str:
+    """What a notebook's last cell claims in vain, if that is the error: notebooks assert nothing else."""
+    if isinstance(error, PapermillExecutionError) and error.ename == "AssertionError":
+        return " ".join(error.evalue.split()) or "no message"
+    return ""
 
 
 def _reason(error: BaseException) -> str:
@@ -137,14 +146,14 @@ def _reason(error: BaseException) -> str:
 
 def compare(new: pd.DataFrame, reference: pd.DataFrame, tolerance: float = TOLERANCE) -> list[str]:
     """A sentence for each method's category mean of a metric of `COMPARED` that differs between
-    two tables of scores by more than the share `tolerance`, or that only one of them has."""
-    means = {"here": category_means(new), "there": category_means(reference)}
-    lines = []
-    for (split, method, metric), row in pd.DataFrame(means).iterrows():
+    two tables of scores by more than the share `tolerance`, and for what only one of them has."""
+    means = pd.DataFrame({"here": category_means(new), "there": category_means(reference)})
+    lines, alone = [], means[means.isna().any(axis=1)]
+    for where, rows in alone.groupby(alone.here.isna().map({True: "there", False: "here"})):
+        names = {f"{method} on {split}": None for split, method, _ in rows.index}
+        lines.append(f"Only {where}: {', '.join(names)}.")
+    for (split, method, metric), row in means.drop(alone.index).iterrows():
         name = f"{metric} of {method} on {split}"
-        if row.isna().any():
-            lines.append(f"{name} is only {row.first_valid_index()}.")
-            continue
         share = (row.here - row.there) / max(abs(row.there), SMALLEST)
         if abs(share) > tolerance:
             lines.append(f"{name} is {row.here:.4g}, there {row.there:.4g} ({share:+.1%}).")
@@ -197,7 +206,11 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
         print("\n" + results_table(pd.read_parquet(folder / "summary.parquet")) + "\n")
     print(*against_reference(folder, root / "results" / "reference"), sep="\n")
     print(f"Results are in {folder}.")
-    return 0
+    unmet = {stem: entry.get("unmet") for stem, entry in read_provenance(folder)["notebooks"].items()}
+    for stem, claim in unmet.items():
+        if claim:
+            print(f"study: {stem} claims in vain: {claim}. See {folder / stem}.ipynb.", file=sys.stderr)
+    return int(any(unmet.values()))
 
 
 def _resume(given: argparse.Namespace, number: str) -> str:

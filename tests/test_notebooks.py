@@ -88,8 +88,9 @@ def test_cells_are_short_and_define_little(code):
                 assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, cell.source
 
 
-def test_it_ends_with_what_it_claims(code):
-    assert any(isinstance(node, ast.Assert) for node in ast.walk(tree(code[-1])))
+def test_it_ends_with_what_it_claims_and_claims_nothing_before(code):
+    claims = [any(isinstance(node, ast.Assert) for node in ast.walk(tree(cell))) for cell in code]
+    assert claims == [False] * (len(code) - 1) + [True]
 
 
 @pytest.mark.skipif(not NOTEBOOKS, reason="there are no notebooks yet")

@@ -84,6 +84,19 @@ def test_readme_is_rewritten_between_its_markers_once(root, capsys):
     assert report.main(["--check"], root) == 0
 
 
+def test_other_seeds_are_told_beside_the_reference(root):
+    assert "seed" not in report.expected_readme(root)
+    for name, change in {"seed1": 0.5, "seed2": -0.5}.items():
+        (root / "results" / "reference" / name).mkdir()
+        scores = pd.read_parquet(root / "results" / "reference" / "scores.parquet")
+        moved = scores.assign(value=scores.value + change)
+        moved.to_parquet(root / "results" / "reference" / name / "scores.parquet")
+    sentence = (
+        "By its seed it scores 150.00 against 200.00; by other seeds, 200.00 against 250.00, 100.00 against 150.00."
+    )
+    assert sentence in report.expected_readme(root)
+
+
 @pytest.mark.parametrize("text", ["nothing", report.BEGIN, report.END + report.BEGIN])
 def test_a_readme_without_markers_is_refused(root, text, capsys):
     (root / "README.md").write_text(text)

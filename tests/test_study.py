@@ -29,7 +29,8 @@ SECOND = 'run: str = "smoke"\nfactor: int = 2'
 WRITE = "from pathlib import Path\nPath(f'results/{run}/text').write_text(f'{n} {rate}')\nprint('hi')"
 READ = (
     "from pathlib import Path\ntext = Path(f'results/{run}/text').read_text()\n"
-    "assert factor > 0, 'the factor\\nis too small'\nprint(text, factor)"
+    "if factor == 0:\n    raise ValueError('the factor\\nis nothing')\nprint(text, factor)\n"
+    "assert factor > 0, 'the factor\\nis too small'"
 )
 
 
@@ -160,7 +161,7 @@ def test_a_study_runs_fails_and_resumes(root, capsys):
     assert study.main([demo, "--set", "factor=0"], root) == 1
     output = capsys.readouterr()
     assert "01_first ...\nhi\n01_first took" in output.out
-    assert "02_second failed in cell [3] with AssertionError: the factor. See" in output.err
+    assert "02_second failed in cell [3] with ValueError: the factor. See" in output.err
     assert f"-m i2m_lib.study {demo} --from 02 --set factor=0\n" in output.err
     assert "Traceback" not in output.err
     names = {path.name for path in folder.iterdir()}
@@ -176,6 +177,18 @@ def test_a_study_runs_fails_and_resumes(root, capsys):
     assert not (folder / "02_second.failed.ipynb").exists()
     check_record(root, json.loads((folder / "provenance.json").read_text()))
     assert str(root) not in (folder / "02_second.ipynb").read_text()
+
+
+def test_a_study_goes_on_past_a_claim_in_vain(root, capsys):
+    write_notebook(root / "notebooks" / "03_third.ipynb", SECOND, "print('last')")
+    demo, folder = str(root / "demo.yaml"), root / "results" / "tiny"
+    assert study.main([demo, "--set", "factor=-1"], root) == 1
+    output = capsys.readouterr()
+    assert "3 0.1 -1" in output.out and "last" in output.out
+    assert f"02_second claims in vain: the factor is too small. See {folder / '02_second.ipynb'}." in output.err
+    assert {path.name for path in folder.glob("*.ipynb")} == {"01_first.ipynb", "02_second.ipynb", "03_third.ipynb"}
+    assert study.main([demo, "--from", "03", "--set", "factor=-1"], root) == 1  # it still does not hold
+    assert study.main([demo, "--from", "02"], root) == 0
 
 
 def check_record(root: Path, record: dict) -> None:
@@ -222,7 +235,7 @@ def test_compare_names_what_differs_and_only_that():
     ]
     assert study.compare(scores(floor=1e-5), scores(floor=3e-5)) == []
     only = scores()[lambda table: table.method != "floor"]
-    assert study.compare(only, scores()) == ["chamfer_l1 of floor on test is only there."]
+    assert study.compare(only, scores()) == ["Only there: floor on test."]
 
 
 def test_the_reference_is_compared_if_the_dataset_is_its(tmp_path):

@@ -57,6 +57,11 @@ class Dataset:
         """The rows of `views` that show the models as they are."""
         return self.views[(self.views[STRETCH] == 1).all(axis=1)]
 
+    def first_views(self, models: pd.DataFrame, n: int) -> pd.DataFrame:
+        """The rows of `true_views` of the first n of each of some rows of `models`."""
+        views = self.true_views
+        return views[views.model_id.isin(models.model_id) & (views.view < n)].reset_index(drop=True)
+
     @cached_property
     def parameters(self) -> dict:
         """What the dataset was built with."""

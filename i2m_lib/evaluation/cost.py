@@ -14,6 +14,7 @@ import torch
 
 from i2m_lib.dataset.views import Dataset, load_images
 from i2m_lib.learning.device import default_device
+from i2m_lib.learning.published import PUBLISHED, TRAINED_IN
 from i2m_lib.provenance import device, read_provenance
 from i2m_lib.reconstruct import Reconstructor
 
@@ -30,22 +31,33 @@ STATUS = Path("/proc/self/status")
 
 
 def measure(
-    dataset: Dataset, run: str | Path, memory: str | Path, clusters: Clusters, *, n_images: int = 8, workers: int = 1
+    dataset: Dataset,
+    run: str | Path,
+    memory: str | Path,
+    clusters: Clusters,
+    *,
+    n_images: int = 8,
+    published: bool = False,
+    workers: int = 1,
 ) -> pd.DataFrame:
     """Answers `n_images` views one after the other by each method, `workers` methods at a time, each on one core where
     there is no GPU.
 
     Args:
         memory: the file that `Memory.save` wrote.
+        published: measure the published methods too; the run must have trained them.
 
     Returns:
         A row a method: seconds (an image), loading (seconds before the first), peak_mb (resident memory at its highest,
-        NaN where the system does not tell), gpu_mb (0 without one), the seconds of `preparation`, and device.
+        NaN where the system does not tell), gpu_mb (0 without one), the seconds of `preparation`, and device. The
+        published methods run on the CPU.
     """
-    index = np.linspace(0, len(dataset.views) - 1, n_images).astype(int)
+    views = dataset.true_views
+    index = views.index[np.linspace(0, len(views) - 1, n_images).astype(int)].to_numpy()
+    methods = [*SETTINGS, *(PUBLISHED if published else ())]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [pool.submit(_measure, m, dataset.path, Path(run), Path(memory), clusters, index) for m in SETTINGS]
-        return pd.DataFrame([job.result() for job in jobs]).assign(**preparation(run), device=device())
+        jobs = [pool.submit(_measure, m, dataset.path, Path(run), Path(memory), clusters, index) for m in methods]
+        return pd.DataFrame([job.result() for job in jobs]).assign(device=device())
 
 
 def _measure(method: str, dataset_path: Path, run: Path, memory: Path, clusters: Clusters, index: np.ndarray) -> dict:
@@ -53,26 +65,31 @@ def _measure(method: str, dataset_path: Path, run: Path, memory: Path, clusters:
     dataset, start = Dataset.open(dataset_path), time.perf_counter()
     answer = answerer(method, run, memory, clusters)
     loading = time.perf_counter() - start
-    images = load_images(dataset, dataset.views["index"].to_numpy()[index])
-    answer(images[:1])  # the first one pays for what is made once
+    views = dataset.views.loc[index]
+    images, synsets = load_images(dataset, views["index"].to_numpy()), views.synset.tolist()
+    answer(images[:1], synsets[:1])  # the first one pays for what is made once
     start = time.perf_counter()
-    for image in images:
-        answer(image[None])
+    for image, synset in zip(images, synsets, strict=True):
+        answer(image[None], [synset])
     seconds = (time.perf_counter() - start) / len(images)
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-    return {"method": method, "seconds": seconds, "loading": loading, "peak_mb": peak_mb(), "gpu_mb": gpu}
+    measured = {"method": method, "seconds": seconds, "loading": loading, "peak_mb": peak_mb(), "gpu_mb": gpu}
+    return measured | preparation(run, method)
 
 
 def answerer(method: str, run: Path, memory: Path, clusters: Clusters):
-    """What answers images (b, 4, h, w) uint8 by a method of SETTINGS."""
+    """What answers images (b, 4, h, w) uint8, of categories that the published methods are told, by a method."""
+    if method in PUBLISHED:
+        network = PUBLISHED[method].load(run)
+        return lambda images, synsets: [r.V for r in network.predict(images, synsets)]
     reconstructor = Reconstructor.load(run, str(default_device()), **SETTINGS[method])
     if method.startswith("image2mesh"):
-        return lambda images: [r.V for r in reconstructor.predict(images)]
+        return lambda images, _: [r.V for r in reconstructor.predict(images)]
     known = Memory.load(memory)
     if method == "image_retrieval":
-        return lambda images: known.retrieve(reconstructor.codes(images))
+        return lambda images, _: known.retrieve(reconstructor.codes(images))
     classify = known.classifier(clusters)
-    return lambda images: classify(reconstructor.codes(images))
+    return lambda images, _: classify(reconstructor.codes(images))
 
 
 def peak_mb() -> float:
@@ -83,9 +100,11 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def preparation(run: str | Path) -> dict[str, float]:
-    """Seconds that the run spent before it could answer, by any method: `graph` and `training`; NaN where it recorded
-    none. Recognition uses no template, but the codes of a network that learnt from them."""
-    notebooks, history = read_provenance(Path(run))["notebooks"], Path(run) / "history.parquet"
-    seconds = {"graph": notebooks.get("02_template_graph", {}).get("seconds", np.nan)}
-    return seconds | {"training": pd.read_parquet(history).seconds.sum() if history.is_file() else np.nan}
+def preparation(run: str | Path, method: str) -> dict[str, float]:
+    """Seconds that the run spent before the method could answer: `graph` and `training`; NaN where it recorded none.
+    Recognition uses no template, but the codes of a network that learnt from them."""
+    run = Path(run)
+    seconds = read_provenance(run)["notebooks"].get("02_template_graph", {}).get("seconds", np.nan)
+    histories = sorted((run / TRAINED_IN.get(method, "training")).rglob("history.parquet"))
+    training = sum(pd.read_parquet(path).seconds.sum() for path in histories) if histories else np.nan
+    return {"graph": seconds, "training": training}

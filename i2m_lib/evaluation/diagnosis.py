@@ -78,8 +78,7 @@ def diagnose(
         the network's guesses, from 0, and regret, by how much the selected one fits worse (`template_choice`).
     """
     models = dataset.select(split).set_index("model_id")
-    views = dataset.views[dataset.views.model_id.isin(models.index[models.synset.isin(list(fits))])]
-    views = views[views.view < n_views].reset_index(drop=True)
+    views = dataset.first_views(models[models.synset.isin(list(fits))].reset_index(), n_views)
     parts, distances = [], Distances(dataset, seed)
     for first in range(0, len(views), CHUNK):
         part = views.iloc[first : first + CHUNK].reset_index(drop=True)

@@ -61,8 +61,7 @@ def answer(dataset: Dataset, run: str | Path, *, split: str, n_views: int, seed:
     """Predictions of the run's network and of recognition for `n_views` views of each model of a split."""
     run = Path(run)
     models = dataset.select(split)
-    views = dataset.views[dataset.views.model_id.isin(models.model_id) & (dataset.views.view < n_views)]
-    views = views.reset_index(drop=True)
+    views = dataset.first_views(models, n_views)
     images = load_images(dataset, views["index"].to_numpy())
     reconstructor = Reconstructor.load(run)
     answers, codes = reconstructor.predict(images), reconstructor.codes(images)

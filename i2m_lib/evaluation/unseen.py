@@ -71,7 +71,7 @@ def _shown(dataset: Dataset, rest: Dataset, reconstructor: Reconstructor, n_view
     signs = signs_of_doubt(answers, masks_of(images), memory, workers=workers)
     distances, model_ids = Distances(dataset), views.model_id.tolist()
     nearest = [surface_of(dataset, model_id) for model_id in retrieved]
-    table = views[["synset", "model_id", "view"]].reset_index(drop=True).join(signs)
+    table = views[["synset", "model_id", "view"]].join(signs)
     return table.assign(
         category=table.model_id.map(dataset.models.set_index("model_id").category),
         predicted=[r.category for r in answers],

@@ -28,7 +28,7 @@ def test_every_method_answers(dataset, tiny_run, memory, clusters):
     images = load_images(dataset, np.arange(2))
     known = set(dataset.select("train").model_id)
     for method in cost.SETTINGS:
-        answers = cost.answerer(method, tiny_run.folder, memory, clusters)(images)
+        answers = cost.answerer(method, tiny_run.folder, memory, clusters)(images, [])
         assert len(answers) == 2
         if not method.startswith("image2mesh"):
             assert set(answers) <= known
@@ -53,7 +53,11 @@ def test_memory_at_its_highest_stays():
 
 
 def test_preparation_is_what_the_run_recorded(tmp_path):
-    assert all(np.isnan(x) for x in cost.preparation(tmp_path).values())
+    assert all(np.isnan(x) for x in cost.preparation(tmp_path, "image2mesh").values())
     (tmp_path / "provenance.json").write_text(json.dumps({"notebooks": {"02_template_graph": {"seconds": 7.5}}}))
-    pd.DataFrame({"seconds": [1.0, 2.0]}).to_parquet(tmp_path / "history.parquet")
-    assert cost.preparation(tmp_path) == {"graph": 7.5, "training": 3.0}
+    for folder, seconds in {"training": [1.0, 2.0], "paper/1/autoencoder": [4.0], "paper/2/regressor": [1.0]}.items():
+        (tmp_path / folder).mkdir(parents=True)
+        pd.DataFrame({"seconds": seconds}).to_parquet(tmp_path / folder / "history.parquet")
+    for method in ("image2mesh", "image_retrieval"):
+        assert cost.preparation(tmp_path, method) == {"graph": 7.5, "training": 3.0}
+    assert cost.preparation(tmp_path, "image2mesh_paper") == {"graph": 7.5, "training": 5.0}
