@@ -100,6 +100,9 @@ class Image2Mesh(nn.Module):
         self.weights = nn.Linear(n_code, n_templates * n_edges)
         self.azimuth = nn.Linear(n_code, N_BINS)
         self.elevation = nn.Linear(n_code, 1)
+        for head in (self.weights, self.elevation):  # random answers would be far worse than none, and steeper
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
         self.register_buffer("means", torch.zeros(n_templates, 32, 3))
         self.register_buffer("axes", torch.zeros(n_templates, n_axes, 32, 3))
         self.register_buffer("y_scale", torch.ones(()))

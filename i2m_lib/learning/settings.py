@@ -6,7 +6,7 @@ from pathlib import Path
 
 from i2m_lib.templates.graph import TemplateGraph
 
-from .losses import TERMS
+from .losses import IMPORTANCE, TERMS
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
             raise ValueError(
                 f"the loss has no term {', '.join(sorted(unknown))}: leave out some of {', '.join(TERMS)}."
             )
-        return {name: float(name not in self.without) for name in TERMS}
+        return {name: 0.0 if name in self.without else value for name, value in IMPORTANCE.items()}
 
 
 def describe(settings: Settings, graph: TemplateGraph) -> dict:

@@ -9,9 +9,9 @@ import torch
 from i2m_lib.learning import distributed
 from i2m_lib.learning.azimuth import soft_bins
 from i2m_lib.learning.batches import Batches, balanced
-from i2m_lib.learning.losses import TERMS, image2mesh_loss
+from i2m_lib.learning.losses import IMPORTANCE, TERMS, image2mesh_loss
 from i2m_lib.learning.networks import trunk
-from i2m_lib.learning.ours import load_model, train
+from i2m_lib.learning.ours import load_model, new_model, train
 from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import deformation_space, make_targets, soft_labels
 from i2m_lib.templates.ffd import Lattice, displace, free_points, symmetric_basis
@@ -185,14 +185,15 @@ def test_weights_that_cannot_be_had_are_named(monkeypatch):
         trunk("resnet9")
 
 
+def test_an_untrained_network_combines_nothing_and_looks_level(targets):
+    settings = Settings(1, 2, 1e-3, backbone="mobilenet_v3_small", node="features", n_axes=6)
+    out = new_model(settings, targets).eval()(torch.rand(2, 3, 64, 64))
+    assert not out["weights"].any() and not out["elevation"].any()
+    assert out["logits"].any() and out["y"].any() and out["azimuth"].any()
+
+
 def test_terms_of_the_loss_can_be_left_out():
-    assert Settings(1, 1, 1.0, without=("azimuth",)).importance() == {
-        "template": 1.0,
-        "deformation": 1.0,
-        "weights": 1.0,
-        "azimuth": 0.0,
-        "elevation": 1.0,
-    }
+    assert Settings(1, 1, 1.0, without=("azimuth",)).importance() == IMPORTANCE | {"azimuth": 0.0}
     with pytest.raises(ValueError, match="no term colour: leave out some of template"):
         Settings(1, 1, 1.0, without=("colour",)).importance()
     with pytest.raises(ValueError, match="no setting is called epoch"):
