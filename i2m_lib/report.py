@@ -118,7 +118,7 @@ def _seeds_line(reference: Path) -> str:
     runs = {"reference": pd.read_parquet(reference / "scores.parquet")} | others
     means = 100 * spread_of_runs(runs, "chamfer_l1").loc[[OURS, BASELINE], list(runs)]
     first, *rest = (f"{ours:.2f} against {theirs:.2f}" for ours, theirs in zip(*means.to_numpy(), strict=True))
-    return f" By its seed it scores {first}; by other seeds, {', '.join(rest)}."
+    return f" {OURS} scores {first} by {BASELINE}; with other seeds, {', '.join(rest)}."
 
 
 def _shown(run: Path, methods: Sequence[str] = ()) -> str:
