@@ -7,7 +7,7 @@
 # make test     ruff, pytest and the notebooks
 # make lab      JupyterLab in notebooks/
 # make format   ruff's formatter and fixes; notebooks without their outputs, but for those that are kept
-# make reference    results/complete, seed* and, if it is there, pretrained become the committed reference; README shows it
+# make reference    results/demo (or RUN), seed* and, if it is there, pretrained become the committed reference, README shows it
 # make lock     requirements.lock anew, from the newest versions that pyproject.toml allows
 # PYTHON=/path/to/python3.12 chooses the Python (>= 3.11) that .venv is made from.
 
@@ -45,11 +45,12 @@ format: $(INSTALLED)
 PRETRAINED := figures graph model.safetensors model.json provenance.json \
 	history.parquet scores.parquet summary.parquet
 REFERENCE := results/reference
+MADE := results/$(or $(RUN),demo)
 
 reference: $(INSTALLED)
-	test -f results/complete/summary.parquet
+	test -f $(MADE)/summary.parquet
 	find $(REFERENCE) -mindepth 1 -maxdepth 1 ! -name pretrained -exec rm -r {} +
-	cp -r results/complete/figures results/complete/provenance.json results/complete/*.parquet $(REFERENCE)
+	cp -r $(MADE)/figures $(MADE)/provenance.json $(MADE)/*.parquet $(REFERENCE)
 	for run in $(notdir $(wildcard results/seed*)); do mkdir $(REFERENCE)/$$run \
 		&& cp results/$$run/scores.parquet results/$$run/provenance.json $(REFERENCE)/$$run; done
 ifneq ($(wildcard results/pretrained/summary.parquet),)
