@@ -84,7 +84,9 @@ def python_with_peer(folder: Path) -> Path:
 def ask(peer: subprocess.Popen, name: str) -> list[float]:
     """Value, wall and CPU seconds of Open3D's routine of that name."""
     print(name, file=peer.stdin, flush=True)
-    return json.loads(peer.stdout.readline())
+    if not (line := peer.stdout.readline()):
+        sys.exit("Open3D ended, for the reason above; a missing libusb-1.0.so.0 is in Debian's package libusb-1.0-0.")
+    return json.loads(line)
 
 
 def main() -> None:
