@@ -1,6 +1,5 @@
 """What each term of the loss is worth: networks trained without one, judged on validation."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from i2m_lib.dataset.views import Dataset
 from i2m_lib.learning.losses import TERMS
 from i2m_lib.learning.ours import train
 from i2m_lib.learning.settings import Settings
-from i2m_lib.learning.training import Trainer
 from i2m_lib.limits import Distances, views_of
 from i2m_lib.reconstruct import Reconstructor
 from i2m_lib.templates.fits import Fits
@@ -28,7 +26,6 @@ def ablate(
     *,
     device: torch.device,
     n_views: int = 4,
-    callbacks: Iterable[Callable[[Trainer], None]] = (),
 ) -> pd.DataFrame:
     """Trains a network with all terms and one without each, in folder/<term>; killed, each goes on where it was.
 
@@ -44,7 +41,7 @@ def ablate(
         here = Path(folder) / term
         graph.save(here / "graph")
         without = () if term == "nothing" else (term,)
-        train(dataset, graph, fits, here, replace(settings, without=without), device=device, callbacks=callbacks)
+        train(dataset, graph, fits, here, replace(settings, without=without), device=device)
         answers = Reconstructor.load(here, str(device)).predict(images)
         turned = np.array([r.azimuth for r in answers]) - views.azimuth
         tilted = np.array([r.elevation for r in answers]) - views.elevation

@@ -53,19 +53,18 @@ def measure(
         published methods run on the CPU.
     """
     views = dataset.true_views
-    index = views.index[np.linspace(0, len(views) - 1, n_images).astype(int)].to_numpy()
+    views = views.iloc[np.linspace(0, len(views) - 1, n_images).astype(int)]
     methods = [*SETTINGS, *(PUBLISHED if published else ())]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [pool.submit(_measure, m, dataset.path, Path(run), Path(memory), clusters, index) for m in methods]
+        jobs = [pool.submit(_measure, m, dataset.path, Path(run), Path(memory), clusters, views) for m in methods]
         return pd.DataFrame([job.result() for job in jobs]).assign(device=device())
 
 
-def _measure(method: str, dataset_path: Path, run: Path, memory: Path, clusters: Clusters, index: np.ndarray) -> dict:
+def _measure(method: str, dataset_path: Path, run: Path, memory: Path, clusters: Clusters, views: pd.DataFrame) -> dict:
     torch.set_num_threads(1)
     dataset, start = Dataset.open(dataset_path), time.perf_counter()
     answer = answerer(method, run, memory, clusters)
     loading = time.perf_counter() - start
-    views = dataset.views.loc[index]
     images, synsets = load_images(dataset, views["index"].to_numpy()), views.synset.tolist()
     answer(images[:1], synsets[:1])  # the first one pays for what is made once
     start = time.perf_counter()

@@ -1,6 +1,5 @@
 """Categories that a network has never seen: each is left out once, and its test shapes are then shown all the same."""
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,6 @@ import torch
 from i2m_lib.dataset.views import Dataset
 from i2m_lib.learning.ours import train
 from i2m_lib.learning.settings import Settings
-from i2m_lib.learning.training import Trainer
 from i2m_lib.limits import Distances, views_of
 from i2m_lib.reconstruct import Reconstructor
 from i2m_lib.templates.fits import Fits
@@ -31,7 +29,6 @@ def leave_each_out(
     device: torch.device,
     n_views: int = 4,
     workers: int = -1,
-    callbacks: Iterable[Callable[[Trainer], None]] = (),
 ) -> pd.DataFrame:
     """Trains a network without each category, in folder/<synset>, and shows it the test models of all.
 
@@ -55,7 +52,7 @@ def leave_each_out(
         here = Path(folder) / synset
         others.save(here / "graph")
         known = {s: fit for s, fit in fits.items() if s != synset}
-        train(rest, others, known, here, settings, device=device, callbacks=callbacks)
+        train(rest, others, known, here, settings, device=device)
         reconstructor = Reconstructor.load(here, str(device))
         parts.append(_shown(dataset, rest, reconstructor, n_views, workers).assign(left_out=synset))
     table = pd.concat(parts, ignore_index=True)
