@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 MARGIN = 1.15  # side of the crop, in longest sides of the object's box
-N_DRAWS = 13  # random numbers that `augment` needs for a view
+N_DRAWS = 20  # random numbers that `augment` needs for a view
 
 
 def crop_to_mask(
@@ -57,23 +57,27 @@ def compose(crop: Tensor, background: Tensor | float = 1.0) -> Tensor:
 
 
 def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float = 0.0) -> dict[str, Tensor]:
-    """A training batch with crop jitter, mirroring, height, colour and background varied; uint8 images (b, 4, h, w)
+    """A training batch with crop jitter, mirroring, height, colours and background varied; uint8 images (b, 4, h, w)
     in. All that is random in a view is its row of draws (b, N_DRAWS), uniform in [0, 1].
 
+    Each colour channel becomes a random mean of all three, and a quarter of the views are negatives: a few hundred
+    training shapes could else be told by their colours.
     A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
     same, since the lattice is symmetric. A view stretched by s is one of an object that is t times as high, from an
     elevation e' with sin e' = s sin e and t = s cos e / cos e' - exactly, but for perspective. The log of t is uniform
     within `stretch` of 0.
     """
-    scale, dx, dy, mirror, gain, *tint, ground, red, green, blue, height = draws.unbind(1)
+    scale, dx, dy, mirror, gain, ground, red, green, blue, height, negative, *shares = draws.unbind(1)
     taller = torch.exp(stretch * (2 * height - 1))
     sine, cosine = batch["elevation"].sin(), batch["elevation"].cos()
     s = taller / (cosine**2 + (taller * sine) ** 2).sqrt()
     flip = mirror < 0.5
     jitter = torch.stack([0.25 * scale - 0.1, 0.1 * dx - 0.05, 0.1 * dy - 0.05], 1)
     crop = crop_to_mask(batch["image"].float() / 255, size, jitter=jitter, flip=flip, stretch=s)
-    light = (0.7 + 0.6 * gain)[:, None] * (0.85 + 0.3 * torch.stack(tint, 1))  # (b, 3)
-    colour = (crop[:, :3] * light[:, :, None, None]).minimum(crop[:, 3:])
+    mixture = torch.stack(shares, 1).view(-1, 3, 3) ** 4  # mostly of one channel
+    mixture = (0.7 + 0.6 * gain)[:, None, None] * mixture / mixture.sum(2, keepdim=True)
+    colour = torch.einsum("bij,bjhw->bihw", mixture, crop[:, :3]).minimum(crop[:, 3:])
+    colour = torch.where((negative < 0.25)[:, None, None, None], crop[:, 3:] - colour, colour)
     white = (ground < 0.7).float()[:, None]
     background = torch.stack([red, green, blue], 1).maximum(white)
     return batch | {

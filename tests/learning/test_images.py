@@ -83,7 +83,9 @@ def test_augmentation_comes_from_its_draws_alone_row_by_row():
 
 
 def test_mirrored_views_come_from_the_opposite_azimuth():
-    given, views = batch(), augment(batch(), 32, draws(0))
+    chosen = draws(0)
+    chosen[:, 10], chosen[:, 11:] = 1, torch.eye(3).ravel()  # colours as they are
+    given, views = batch(), augment(batch(), 32, chosen)
     turned = views["azimuth"] < 0
     assert 0 < turned.sum() < len(turned)
     assert torch.equal(views["azimuth"].abs(), given["azimuth"])
@@ -98,3 +100,19 @@ def test_images_stay_in_range():
         assert views["image"].min() >= -1e-5
         assert views["image"].max() <= 1 + 1e-5
     np.testing.assert_allclose(plain(batch(), 32)["image"][:, :, 0, 0], 1, atol=1e-6)
+
+
+def test_colours_are_mixed_within_the_mask_and_a_quarter_are_negative():
+    grey = torch.full((1, 4, 48, 48), 0.4)
+    grey[:, 3] = 1
+    views = {k: v[:1].expand(400, *v.shape[1:]) for k, v in batch().items()} | {
+        "image": (grey * 255).byte().expand(400, -1, -1, -1)
+    }
+    chosen = draws(1, 400)
+    centre = augment(views, 16, chosen)["image"][:, :, 8, 8]
+    # Means of equal channels are equal: what is left is the light, from 0.7 to 1.3.
+    torch.testing.assert_close(centre, centre[:, :1].expand(-1, 3), atol=1e-5, rtol=0)
+    light = (0.7 + 0.6 * chosen[:, 4]) * 0.4
+    negative = (centre[:, 0] - (1 - light)).abs() < 2e-3
+    assert ((centre[:, 0] - light).abs() < 2e-3)[~negative].all()
+    assert 0.18 < negative.float().mean() < 0.32
