@@ -1,6 +1,6 @@
 """What limits a trained network: its answers with one part after the other replaced by the right one.
 
-Only for shapes with fits: 02_template_graph fits those of training and validation, `diagnosis.fit_split` any.
+Only for shapes with fits: 02_template_graph fits those of training and validation, `build.fit_split` any.
 """
 
 import numpy as np

@@ -3,59 +3,24 @@
 Errors are `limits.Distances`: Chamfer-L1 on a few thousand samples, in units of the shape's longest edge.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from i2m_lib.dataset.views import Dataset, load_images
 from i2m_lib.limits import Distances
 from i2m_lib.reconstruct import Reconstruction, Reconstructor
-from i2m_lib.templates.build import N_WEIGHTED
-from i2m_lib.templates.compact import fit_weights
 from i2m_lib.templates.fits import Fits
 from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.registration import fit_cost, fit_ffd, turned_share
+from i2m_lib.templates.registration import fit_cost, fit_ffd
 from i2m_lib.templates.represent import prepare
 from i2m_lib.templates.surfaces import N_SAMPLES, Target
 
 from .baselines import Memory
 from .doubt import masks_of, signs_of_doubt
-from .ladder import context, sources_of, surface_of
+from .ladder import surface_of
 
 CHUNK = 512  # views whose answers are held at once
 TOP = (1, 3, 5)
-
-
-def fit_split(dataset: Dataset, run: str | Path, *, split: str, seed: int, workers: int = -1) -> dict[str, Fits]:
-    """{synset: Fits} of the shapes of a split, fitted as 02_template_graph fits those of training and validation."""
-    synsets = context(dataset.path, Path(run))[1].synsets
-    models = dataset.select(split)
-    models = models[models.synset.isin(synsets)]
-    tasks = (delayed(_fit)(dataset.path, Path(run), m.synset, m.model_id, seed) for m in models.itertuples())
-    rows = np.empty(len(models), dtype=object)
-    rows[:] = Parallel(n_jobs=workers)(tasks)
-    fits = {}
-    for synset, found in models.assign(row=rows).groupby("synset"):
-        parts = (np.stack(part) for part in zip(*found.row, strict=True))
-        fits[synset] = Fits(found.model_id.to_numpy(), *parts)
-    return fits
-
-
-def _fit(dataset_path: Path, run: Path, synset: str, model_id: str, seed: int) -> tuple[np.ndarray, ...]:
-    """A shape's row of each array of `Fits`."""
-    dataset, graph, _ = context(dataset_path, run)
-    templates, sources = graph.of(synset), sources_of(run, dataset_path, synset, seed)
-    target = Target.of(dataset.mesh(model_id).S[:N_SAMPLES])
-    d = np.stack([fit_ffd(source, target) for source in sources])
-    cost = np.array([fit_cost(source, x, target) for source, x in zip(sources, d, strict=True)])
-    turned = np.array([turned_share(source, x) for source, x in zip(sources, d, strict=True)])
-    weights = np.zeros((len(d), max(len(t.neighbours) for t in templates)))
-    weighted = cost <= np.sort(cost)[min(N_WEIGHTED, len(d)) - 1]
-    for i in np.flatnonzero(weighted):
-        weights[i, : len(templates[i].neighbours)] = fit_weights(templates[i], sources[i], d[i], target)
-    return d, cost, weights, weighted, turned
 
 
 def diagnose(

@@ -82,6 +82,19 @@ def build_graph(
     return TemplateGraph(templates, pd.concat(edges, ignore_index=True)), fits
 
 
+def fit_split(dataset: Dataset, graph: TemplateGraph, split: str, *, seed: int, workers: int = -1) -> dict[str, Fits]:
+    """{synset: Fits} of the shapes of any split, fitted as `build_graph` fits those of training and validation."""
+    fits = {}
+    with Parallel(n_jobs=workers) as parallel:
+        for synset in graph.synsets:
+            shapes, templates = dataset.select(split, synset).model_id.tolist(), graph.of(synset)
+            if shapes:
+                points = np.stack([dataset.mesh(m).S[:N_SAMPLES] for m in shapes])
+                passes = parallel(delayed(_fit_template)(t, points, seed) for t in templates)
+                fits[synset] = _with_weights(shapes, points, templates, passes, seed=seed, parallel=parallel)
+    return fits
+
+
 def _usable(dataset: Dataset, ids: Sequence[str]) -> set[str]:
     """Those of a list of templates that are training shapes of the dataset."""
     split = dataset.models.set_index("model_id").split
@@ -137,20 +150,16 @@ class _Category:
             for m, mesh in zip(ids, meshes, strict=True)
         )
         templates, edges = connect(self.synset, ids, chosen, meshes, passes)
-        d, cost, turned = (np.stack([p[k] for p in passes], 1) for k in ("d", "cost", "turned"))
-        weighted = cost <= np.sort(cost, 1)[:, [min(N_WEIGHTED, len(ids)) - 1]]
-        rows = self.parallel(
-            delayed(_kept)(
-                self._path(f"{t.model_id}.weights", *ids),
-                *(_fit_weights, t, self.points, d[:, i], weighted[:, i], self.seed),
-            )
-            for i, t in enumerate(templates)
+        fits = _with_weights(
+            self.shapes,
+            self.points,
+            templates,
+            passes,
+            seed=self.seed,
+            parallel=self.parallel,
+            path=lambda t: self._path(f"{t.model_id}.weights", *ids),
         )
-        weights = np.zeros((len(d), len(ids), max(len(t.neighbours) for t in templates)), np.float32)
-        for i, row in enumerate(rows):
-            weights[:, i, : row["weights"].shape[1]] = row["weights"]
-        small = (x.astype(np.float32) for x in (d, cost))
-        return templates, edges, Fits(np.array(self.shapes), *small, weights, weighted, turned.astype(np.float32))
+        return templates, edges, fits
 
     def _path(self, name: str, *key) -> Path | None:
         """Where a result lies that depends on the shapes, the seed and `key`."""
@@ -199,13 +208,22 @@ def _fit_all(
     """One template against all S shapes: centres (k, 3), d (S, 32, 3), cost and turned (S,); and against the T
     templates, with the residual: edge_d (T, 32, 3), c (T, k, 3), dist, iou, residual, flipped and collapsed (T,)."""
     source = Source.of(mesh.V, mesh.F, rng=np.random.default_rng(seed))
+    fitted = fit_shapes(source, points, device)
+    edges = score_edges(mesh, source, [Target.of(points[j]) for j in chosen], fitted["d"][chosen], solids, seed)
+    return {"centres": source.centres, **fitted, **edges}
+
+
+def _fit_template(template: Template, points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    return fit_shapes(source_of(template, np.random.default_rng(seed)), points)
+
+
+def fit_shapes(source: Source, points: np.ndarray, device: str = "cpu") -> dict[str, np.ndarray]:
+    """A template's lattice fitted to S shapes of samples (S, k, 3): d (S, 32, 3), cost and turned (S,)."""
     targets = [Target.of(p) for p in points]
     on_cpu = device == "cpu"
     d = np.stack([fit_ffd(source, t) for t in targets]) if on_cpu else fit_many(source, points, device=device)
     cost = np.array([fit_cost(source, x, t) for x, t in zip(d, targets, strict=True)])
-    turned = np.array([turned_share(source, x) for x in d])
-    edges = score_edges(mesh, source, [targets[j] for j in chosen], d[chosen], solids, seed)
-    return {"centres": source.centres, "d": d, "cost": cost, "turned": turned, **edges}
+    return {"d": d, "cost": cost, "turned": np.array([turned_share(source, x) for x in d])}
 
 
 def score_edges(mesh: Mesh, source: Source, targets: list, d: np.ndarray, solids: list, seed: int) -> dict:
@@ -246,6 +264,29 @@ def connect(synset: str, ids: list[str], chosen: np.ndarray, meshes: list[Mesh],
         table = pd.DataFrame({"synset": synset, "source": ids[i], "target": ids, **columns})
         tables.append(table.drop(index=i))
     return templates, pd.concat(tables, ignore_index=True)
+
+
+def _with_weights(
+    shapes: list[str],
+    points: np.ndarray,
+    templates: list[Template],
+    passes: list[dict],
+    *,
+    seed: int,
+    parallel: Parallel,
+    path: Callable[[Template], Path | None] = lambda template: None,
+) -> Fits:
+    """Fits of S shapes from what `fit_shapes` found of each template; weights are found, or kept in path(template)."""
+    d, cost, turned = (np.stack([p[k] for p in passes], 1) for k in ("d", "cost", "turned"))
+    weighted = cost <= np.sort(cost, 1)[:, [min(N_WEIGHTED, len(templates)) - 1]]
+    rows = parallel(
+        delayed(_kept)(path(t), _fit_weights, t, points, d[:, i], weighted[:, i], seed) for i, t in enumerate(templates)
+    )
+    weights = np.zeros((len(d), len(templates), max(len(t.neighbours) for t in templates)), np.float32)
+    for i, row in enumerate(rows):
+        weights[:, i, : row["weights"].shape[1]] = row["weights"]
+    small = (x.astype(np.float32) for x in (d, cost))
+    return Fits(np.array(shapes), *small, weights, weighted, turned.astype(np.float32))
 
 
 def _fit_weights(template: Template, points: np.ndarray, d: np.ndarray, wanted: np.ndarray, seed: int) -> dict:

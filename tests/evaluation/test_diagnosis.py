@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 
 from i2m_lib.evaluation.baselines import Memory
-from i2m_lib.evaluation.diagnosis import diagnose, fit_split, reasons, template_summary
+from i2m_lib.evaluation.diagnosis import diagnose, reasons, template_summary
 from i2m_lib.limits import limits
 from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.templates.build import fit_split
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def reconstructor(tiny_run):
 
 @pytest.fixture(scope="module")
 def fits(dataset, tiny_run):
-    return fit_split(dataset, tiny_run.folder, split="test", seed=0, workers=1)
+    return fit_split(dataset, tiny_run.graph, "test", seed=0, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def table(dataset, reconstructor, fits):
 
 
 def test_a_split_is_fitted_as_the_graph_fitted_it(dataset, tiny_run):
-    again = fit_split(dataset, tiny_run.folder, split="val", seed=0, workers=1)
+    again = fit_split(dataset, tiny_run.graph, "val", seed=0, workers=1)
     assert again.keys() == tiny_run.fits.keys()
     for synset, first in tiny_run.fits.items():
         rows = [first.model_ids.tolist().index(m) for m in again[synset].model_ids]
