@@ -11,7 +11,7 @@ from i2m_lib.dataset.meshes import cross_products
 
 from .surfaces import Surface, why_not_solid
 
-POINTS_PER_STRIP = 300
+POINTS_PER_STRIP = 700
 
 
 def volumetric_iou(A: Surface, B: Surface, n: int, rng: np.random.Generator) -> float:
