@@ -1,4 +1,4 @@
-"""Does the network know when it is wrong? Three signs of doubt that need no ground truth, and their mean rank.
+"""Does the network know when it is wrong? Three signs of doubt that need no ground truth, and a mean of their ranks.
 
     entropy        of the template probabilities, over that of equal ones             0 .. 1
     strangeness    1 - cosine of the image code with the nearest training code        0 .. 2
@@ -25,6 +25,8 @@ from .baselines import Memory
 from .silhouettes import START, aligned, reduced, silhouette_iou
 
 SIGNS = ["entropy", "strangeness", "disagreement"]
+# Of validation views, strangeness tells best both which err most and which are of a category that was left out.
+WEIGHTS = (1, 3, 1)
 MASK_SIZE, CHUNK = 64, 32  # pixels that silhouettes are compared at; views that a process is given at once
 
 
@@ -82,13 +84,13 @@ class Doubt:
         return cls.of(signs_of_doubt(reconstructor.predict(images), masks_of(images), memory, workers=workers))
 
     def __call__(self, signs: pd.DataFrame) -> np.ndarray:
-        """(n,) in 0..1: the share of the reference that is surer, the mean of the three signs; 0.5 on average for
-        views like those of the reference."""
+        """(n,) in 0..1: the share of the reference that is surer, the mean of the three signs by `WEIGHTS`; 0.5 on
+        average for views like those of the reference."""
         ranks = []
         for name, known in zip(SIGNS, self.reference.T, strict=True):
             below, upto = (np.searchsorted(known, signs[name], side) for side in ("left", "right"))
             ranks.append((below + upto) / 2 / len(known))
-        return np.mean(ranks, axis=0)
+        return np.average(ranks, axis=0, weights=WEIGHTS)
 
 
 def masks_of(images: torch.Tensor) -> np.ndarray:
