@@ -7,7 +7,7 @@ import pytest
 from i2m_lib.dataset.cameras import silhouette
 from i2m_lib.dataset.views import load_images
 from i2m_lib.evaluation.baselines import Memory
-from i2m_lib.evaluation.doubt import SIGNS, Doubt, masks_of, predicted_camera, signs_of_doubt
+from i2m_lib.evaluation.doubt import SIGNS, WEIGHTS, Doubt, masks_of, predicted_camera, signs_of_doubt
 from i2m_lib.reconstruct import Reconstructor
 
 
@@ -59,8 +59,8 @@ def test_doubt_is_the_share_of_the_reference_that_is_surer():
     assert doubt(reference).mean() == pytest.approx(0.5)
     np.testing.assert_allclose(doubt(reference - 100), 0)
     np.testing.assert_allclose(doubt(reference + 100), 1)
-    one = pd.DataFrame([dict.fromkeys(SIGNS, -1.0) | {"entropy": 99.0}])
-    np.testing.assert_allclose(doubt(one), 1 / 3)
+    one = pd.DataFrame([dict.fromkeys(SIGNS, -1.0) | {sign: 99.0} for sign in SIGNS])
+    np.testing.assert_allclose(doubt(one), np.array(WEIGHTS) / sum(WEIGHTS))
 
 
 def test_validation_views_are_the_reference(dataset, reconstructor, memory):
