@@ -57,7 +57,7 @@ ifneq ($(wildcard results/pretrained/summary.parquet),)
 	rm -rf $(REFERENCE)/pretrained && mkdir $(REFERENCE)/pretrained
 	cp -r $(addprefix results/pretrained/,$(PRETRAINED)) $(REFERENCE)/pretrained
 endif
-	$(PY) -m i2m_lib.report
+	$(PY) -m i2m_lib.study.report
 
 # Only Linux has the packages of CUDA. setuptools comes from the lock, so nothing else is fetched.
 lock: $(INSTALLED)

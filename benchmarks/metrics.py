@@ -19,10 +19,10 @@ import numpy as np
 import trimesh
 from metrics_open3d import timed
 
-from i2m_lib.dataset.meshes import sample_surface
-from i2m_lib.evaluation.inside import winding
-from i2m_lib.evaluation.metrics import Nearest, OrientedPoints, point_to_surface
+from i2m_lib.geometry.surfaces import sample_surface
+from i2m_lib.geometry.winding import winding
 from i2m_lib.paths import resolve
+from i2m_lib.scoring.metrics import Nearest, OrientedPoints, point_to_surface
 
 PEER = "open3d==0.20.0"
 # Our name, Open3D's, and by how much ours may be slower. One ray is its fastest test, three its robust one.

@@ -16,11 +16,11 @@ import torch
 import trimesh
 from PIL import Image
 
+from i2m_lib.geometry.source_mesh import N_KERNELS
+from i2m_lib.graph.template_graph import Template, TemplateGraph
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
-from i2m_lib.reconstruct import Reconstructor, read_image
-from i2m_lib.templates.graph import Template, TemplateGraph
-from i2m_lib.templates.surfaces import N_KERNELS
+from i2m_lib.reconstruction.reconstructor import Reconstructor, read_image
 
 TARGET = 0.030  # seconds, median
 N_TEMPLATES, N_EDGES = 84, 6

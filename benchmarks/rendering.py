@@ -12,7 +12,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from i2m_lib.dataset import build, meshes, render
+from i2m_lib.dataset import build, render
+from i2m_lib.dataset import cleaning as meshes
 from i2m_lib.dataset.shapenet import Corpus
 from i2m_lib.paths import resolve
 

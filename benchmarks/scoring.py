@@ -13,8 +13,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from templates_corpora import corpus, peak_memory
 
-from i2m_lib.dataset.views import Dataset
-from i2m_lib.evaluation.protocols import PROTOCOLS
+from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.scoring.protocols import PROTOCOLS
 
 N_SHAPENET = 10_266  # test models of ShapeNetCore.v2
 

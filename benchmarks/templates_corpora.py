@@ -8,7 +8,7 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 from i2m_lib.dataset.build import build_dataset  # noqa: E402
-from i2m_lib.dataset.views import Dataset  # noqa: E402
+from i2m_lib.dataset.dataset import Dataset  # noqa: E402
 from i2m_lib.paths import project_root  # noqa: E402
 
 CORPORA = {"shared": "../shared/corpus/ShapeNetCore.v2", "embedded": "data/corpus"}

@@ -15,7 +15,7 @@ import numpy as np
 import templates_corpora  # noqa: F401  (one thread)
 from scipy.special import comb
 
-from i2m_lib.templates.ffd import Lattice
+from i2m_lib.geometry.ffd import Lattice
 
 
 def triple_loop(V, lattice, P):

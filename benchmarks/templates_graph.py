@@ -16,10 +16,10 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from templates_corpora import corpus, peak_memory
 
-from i2m_lib.templates.build import connect, prepare_edges
-from i2m_lib.templates.choose import descriptor, spread
-from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.surfaces import N_SAMPLES
+from i2m_lib.geometry.source_mesh import N_SAMPLES
+from i2m_lib.graph.build_graph import connect, prepare_edges
+from i2m_lib.graph.template_choice import descriptor, spread
+from i2m_lib.graph.template_graph import TemplateGraph
 
 CHAIR = "03001627"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from templates_corpora import corpus
 
-from i2m_lib.templates.build import build_graph
+from i2m_lib.graph.build_graph import build_graph
 
 
 class Pooled:

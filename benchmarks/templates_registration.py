@@ -17,10 +17,11 @@ import torch
 import trimesh
 from templates_corpora import corpus
 
-from i2m_lib.dataset.meshes import sample_surface
-from i2m_lib.templates.batched import fit_many
-from i2m_lib.templates.registration import chamfer, fit_ffd, flipped_faces, register
-from i2m_lib.templates.surfaces import N_SAMPLES, Source, Target, sampling_matrix
+from i2m_lib.geometry.batched_registration import fit_many
+from i2m_lib.geometry.nearest import Target, chamfer
+from i2m_lib.geometry.registration import fit_ffd, flipped_faces, register
+from i2m_lib.geometry.source_mesh import N_SAMPLES, Source, sampling_matrix
+from i2m_lib.geometry.surfaces import sample_surface
 
 CHAIR, N_MEASURED = "03001627", 20000
 

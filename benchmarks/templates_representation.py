@@ -12,9 +12,9 @@ import pandas as pd
 from joblib import Parallel
 from templates_corpora import corpus
 
-from i2m_lib.templates.build import choose_and_connect
-from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.represent import representation_ladder
+from i2m_lib.graph.build_graph import choose_and_connect
+from i2m_lib.graph.oracles import representation_ladder
+from i2m_lib.graph.template_graph import TemplateGraph
 
 
 def measure(name: str, split: str, quick: bool, categories: list[str] | None) -> pd.DataFrame:

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from i2m_lib.dataset.views import STRETCH, Dataset, ViewDataset
-from i2m_lib.learning.batches import Batches
+from i2m_lib.dataset.dataset import STRETCH, Dataset
+from i2m_lib.learning.batches import Batches, ViewDataset
 from i2m_lib.learning.device import default_device, has_bfloat16
-from i2m_lib.learning.ours import make_step, new_model
 from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import Targets
-from i2m_lib.learning.training import Schedule, Trainer
+from i2m_lib.learning.train import make_step, new_model
+from i2m_lib.learning.trainer import Schedule, Trainer
 
 TARGET = 0.85
 T, W, K, E, PER_MODEL = 84, 12, 24, 6, 16

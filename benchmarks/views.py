@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from i2m_lib.dataset.views import STRETCH, Dataset, ViewDataset
+from i2m_lib.dataset.dataset import STRETCH, Dataset
+from i2m_lib.learning.batches import ViewDataset
 
 TARGET = 20_000  # views a second
 PER_MODEL = 16

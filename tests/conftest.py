@@ -69,9 +69,10 @@ def tiny_run(dataset, tmp_path_factory: pytest.TempPathFactory):
     """A run with graph, fits and a network trained for one epoch: folder, graph, fits, model, settings, views."""
     import torch
 
-    from i2m_lib.dataset.views import ViewDataset
-    from i2m_lib.learning.ours import Settings, train
-    from i2m_lib.templates.build import build_graph
+    from i2m_lib.graph.build_graph import build_graph
+    from i2m_lib.learning.batches import ViewDataset
+    from i2m_lib.learning.settings import Settings
+    from i2m_lib.learning.train import train
 
     folder = tmp_path_factory.mktemp("run")
     graph, fits = build_graph(dataset, n_templates=2, seed=0, workers=1)

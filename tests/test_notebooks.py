@@ -6,14 +6,8 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from i2m_lib.parameters import (
-    check_parameters,
-    fits,
-    load_parameters,
-    notebook_parameters,
-    run_name,
-)
 from i2m_lib.paths import project_root
+from i2m_lib.study.parameters import check_parameters, fits, load_parameters, notebook_parameters, run_name
 
 MAX_LINES, MAX_FUNCTION_LINES = 14, 5
 NOTEBOOKS = {path.stem: path for path in sorted(project_root().glob("notebooks/*.ipynb"))}

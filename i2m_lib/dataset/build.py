@@ -24,16 +24,16 @@ import numpy as np
 import pandas as pd
 
 from i2m_lib.files import save_json, save_npz, save_parquet
+from i2m_lib.geometry.cameras import check_ranges
 
-from . import leakage
-from .cameras import check_ranges
+from . import near_duplicates
+from .dataset import Dataset
 from .model import VIEW_COLUMNS, Recipe, prepare, take_views
 from .pack import check_space, pack_views, remove_leftovers, save_part, writing
 from .parallel import orphaned, run_chunks
 from .render import Renderer
 from .shapenet import Corpus
 from .source import CorpusError, ModelSource
-from .views import Dataset
 
 CHUNK = 8  # models that share one renderer
 _ONE_AT_A_TIME = threading.Lock()  # a worker of Dask has threads, which VTK does not bear
@@ -193,7 +193,7 @@ def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe)
     if not usable:
         raise CorpusError(f"{corpus.root} has no usable model; the first: {rows[0]['reason']}")
     ok = [(sources[i], rows[i], descriptors[i]) for i in usable]
-    leakage.mark_near_duplicates(*zip(*ok, strict=True), corpus.splits, out, drop=recipe.drop_near_duplicates)
+    near_duplicates.mark_near_duplicates(*zip(*ok, strict=True), corpus.splits, out, drop=recipe.drop_near_duplicates)
     usable = [i for i in usable if rows[i]["status"] == "ok"]
     parts = [_row_path(out, sources[i]).with_suffix(".rgba") for i in usable]
     counts = [len(views[i]) for i in usable]

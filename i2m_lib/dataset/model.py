@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from . import leakage, meshes
-from .cameras import Camera, sample_cameras
+from i2m_lib.geometry.cameras import Camera, sample_cameras
+from i2m_lib.geometry.surfaces import cross_products, is_watertight, normalise, sample_surface
+
+from .cleaning import clean, load_mesh
+from .dataset import STRETCH
+from .near_duplicates import N_SAMPLES, descriptor
+from .obj import MeshError
 from .r2n2 import read_renderings
 from .render import Renderer
 from .simplify import simplify
 from .source import ModelSource
 from .splits import hashed
 from .textures import Skin
-from .views import STRETCH
 
 VIEW_COLUMNS = [*(field.name for field in fields(Camera)), *STRETCH]
 
@@ -44,11 +48,11 @@ class Recipe:
 def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray], Skin | None]:
     """The model's row, its arrays in the canonical frame and its textures."""
     limit = recipe.max_faces if recipe.oversized == "refuse" else None
-    mesh = meshes.clean(meshes.load_mesh(source, max_faces=limit))
-    V, centre, scale = meshes.normalise(mesh.V)
+    mesh = clean(load_mesh(source, max_faces=limit))
+    V, centre, scale = normalise(mesh.V)
     rng = np.random.default_rng([recipe.seed, hashed(source.model_id)])
-    S, face = meshes.sample_surface(V, mesh.F, recipe.n_surface, rng)
-    N = meshes.cross_products(V, mesh.F)[face]
+    S, face = sample_surface(V, mesh.F, recipe.n_surface, rng)
+    N = cross_products(V, mesh.F)[face]
     N /= np.linalg.norm(N, axis=1, keepdims=True)
     mesh = replace(mesh, V=V, counts={"n_simplified_faces": 0} | mesh.counts)
     if len(mesh.F) > recipe.max_faces:
@@ -57,11 +61,11 @@ def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.nda
         "sha256": hashlib.sha256(source.read(Path(source.entry).name)).hexdigest(),
         "n_vertices": len(mesh.V),
         "n_faces": len(mesh.F),
-        "watertight": meshes.is_watertight(mesh.F),
+        "watertight": is_watertight(mesh.F),
         "centre": centre.tolist(),
         "scale": scale,
         **mesh.counts,
-        "descriptor": leakage.descriptor(meshes.sample_surface(mesh.V, mesh.F, leakage.N_SAMPLES, rng)[0]).tolist(),
+        "descriptor": descriptor(sample_surface(mesh.V, mesh.F, N_SAMPLES, rng)[0]).tolist(),
     }
     arrays = {"V": mesh.V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
     return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}, mesh.skin
@@ -103,7 +107,7 @@ def _shoot(
         views.append((*astuple(camera), *stretch.tolist()))
         images.append(renderer.shoot(camera, rng))
         if not images[-1].any():
-            raise meshes.MeshError(f"view {view} is empty: nothing was drawn")
+            raise MeshError(f"view {view} is empty: nothing was drawn")
     return views, np.stack(images)
 
 

@@ -22,11 +22,12 @@ import numpy as np
 from PIL import Image
 
 from i2m_lib.files import whole
+from i2m_lib.geometry.cameras import Camera
+from i2m_lib.geometry.silhouettes import mask_iou, silhouette
 
-from .cameras import Camera, mask_iou, silhouette
+from .dataset import Dataset
 from .render import Renderer
 from .splits import hashed
-from .views import Dataset
 
 MAX_CAMERA_DIST = 1.75  # units of the model's file
 FOCAL = 35 / 32  # image widths

@@ -18,7 +18,8 @@ import pyvista as pv
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonCore import vtkUnsignedCharArray
 
-from .cameras import OVERSAMPLING, Camera
+from i2m_lib.geometry.cameras import OVERSAMPLING, Camera
+
 from .textures import Skin
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pyvista as pv
 from scipy.spatial import cKDTree
 
-from .meshes import MeshError, RawMesh, sample_surface
+from i2m_lib.geometry.surfaces import sample_surface
+
+from .cleaning import MeshError, RawMesh
 
 PROBES = 20_000  # places on the old surface that tell its shape and colours
 TOLERANCE = 1.25  # of the mean distance between two such sets of places

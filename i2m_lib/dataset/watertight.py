@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .meshes import MeshError, is_watertight
+from i2m_lib.geometry.surfaces import is_watertight
+
+from .cleaning import MeshError
 
 GRID = 64  # query points along the longest edge of the bounding box
 

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from i2m_lib.dataset.views import Dataset, load_images
+from i2m_lib.dataset.dataset import Dataset, load_images
 from i2m_lib.learning.device import default_device
-from i2m_lib.learning.published import PUBLISHED, TRAINED_IN
-from i2m_lib.provenance import device, read_provenance
-from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.published.published import PUBLISHED, TRAINED_IN
+from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.reconstruction.reconstructor import Reconstructor
+from i2m_lib.study.provenance import device, read_provenance
 
-from .baselines import Clusters, Memory
+from .recognition import Clusters, classifier
 
 # How `Reconstructor.load` is called; recognition needs the network as well, for its codes.
 SETTINGS = {
@@ -87,7 +88,7 @@ def answerer(method: str, run: Path, memory: Path, clusters: Clusters):
     known = Memory.load(memory)
     if method == "image_retrieval":
         return lambda images, _: known.retrieve(reconstructor.codes(images))
-    classify = known.classifier(clusters)
+    classify = classifier(known, clusters)
     return lambda images, _: classify(reconstructor.codes(images))
 
 

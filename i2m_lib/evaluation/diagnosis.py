@@ -6,18 +6,19 @@ Errors are `limits.Distances`: Chamfer-L1 on a few thousand samples, in units of
 import numpy as np
 import pandas as pd
 
-from i2m_lib.dataset.views import Dataset, load_images
-from i2m_lib.limits import Distances
-from i2m_lib.reconstruct import Reconstruction, Reconstructor
-from i2m_lib.templates.fits import Fits
-from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.registration import fit_cost, fit_ffd
-from i2m_lib.templates.represent import prepare
-from i2m_lib.templates.surfaces import N_SAMPLES, Target
+from i2m_lib.dataset.dataset import Dataset, load_images
+from i2m_lib.geometry.nearest import Target
+from i2m_lib.geometry.registration import fit_cost, fit_ffd
+from i2m_lib.geometry.source_mesh import N_SAMPLES
+from i2m_lib.graph.fits import Fits
+from i2m_lib.graph.oracles import prepare
+from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.reconstruction.doubt import masks_of, signs_of_doubt
+from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor
 
-from .baselines import Memory
-from .doubt import masks_of, signs_of_doubt
 from .ladder import surface_of
+from .swaps import Distances
 
 CHUNK = 512  # views whose answers are held at once
 TOP = (1, 3, 5)

@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from i2m_lib.dataset.cameras import Camera
-from i2m_lib.dataset.views import Dataset, load_images
-from i2m_lib.reconstruct import Reconstruction, Reconstructor
-from i2m_lib.templates.graph import TemplateGraph
-from i2m_lib.templates.represent import oracle_fit, oracle_template, prepare
+from i2m_lib.dataset.dataset import Dataset, load_images
+from i2m_lib.geometry.cameras import Camera
+from i2m_lib.geometry.silhouettes import held_out, silhouette_iou
+from i2m_lib.geometry.surfaces import Surface
+from i2m_lib.graph.oracles import oracle_fit, oracle_template, prepare
+from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor
+from i2m_lib.scoring.protocols import PreparedTarget, Protocol
 
-from .baselines import MOST_COMPARED, Clusters, Memory, Shapes
-from .protocols import PreparedTarget, Protocol
-from .silhouettes import held_out, silhouette_iou
-from .surfaces import Surface
+from .recognition import MOST_COMPARED, Clusters, Shapes, classifier
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def answer(dataset: Dataset, run: str | Path, *, split: str, n_views: int, seed:
     clusters, medoids = summarised_shapes(dataset, run, seed, workers)
     predictions = views.assign(
         retrieved=memory.retrieve(codes),
-        cluster=memory.classify(codes, clusters),
+        cluster=classifier(memory, clusters)(codes),
         medoid=views.synset.map(medoids),
         template=[r.template.model_id for r in answers],
         predicted=[r.category for r in answers],

@@ -13,11 +13,10 @@ import torch
 from joblib import Parallel, delayed
 from PIL import Image
 
-from i2m_lib.dataset.cameras import Camera, silhouette
-from i2m_lib.figures import on_white, portraits
-from i2m_lib.reconstruct import Reconstruction, Reconstructor, read_image
-
-from .silhouettes import fit_camera
+from i2m_lib.geometry.cameras import Camera
+from i2m_lib.geometry.silhouettes import fit_camera, silhouette
+from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor, read_image
+from i2m_lib.show.figures import on_white, portraits
 
 COLUMNS = ("path", "cls", "mask")
 TINT = np.array([192, 57, 43])

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from i2m_lib.dataset.views import Dataset, load_images
+from i2m_lib.dataset.dataset import Dataset, load_images
 from i2m_lib.learning.images import crop_to_mask
-from i2m_lib.limits import Distances
-from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.reconstruction.reconstructor import Reconstructor
+
+from .swaps import Distances
 
 Spoil = Callable[[Tensor, int, np.random.Generator], Tensor]
 SHARES, SCALES, SHIFTS = (0.1, 0.2, 0.3, 0.4, 0.5), (-0.3, -0.15, 0.15, 0.3), (0.05, 0.1, 0.2)

@@ -5,18 +5,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from i2m_lib.dataset.views import Dataset
-from i2m_lib.learning.ours import train
+from i2m_lib.dataset.dataset import Dataset, views_of
+from i2m_lib.graph.fits import Fits
+from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.settings import Settings
-from i2m_lib.limits import Distances, views_of
-from i2m_lib.reconstruct import Reconstructor
-from i2m_lib.templates.fits import Fits
-from i2m_lib.templates.graph import TemplateGraph
+from i2m_lib.learning.train import train
+from i2m_lib.reconstruction.doubt import SIGNS, Doubt, masks_of, signs_of_doubt
+from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.reconstruction.reconstructor import Reconstructor
+from i2m_lib.scoring.curves import auroc, auroc_interval
 
-from .baselines import Memory
-from .curves import auroc, auroc_interval
-from .doubt import SIGNS, Doubt, masks_of, signs_of_doubt
 from .ladder import surface_of
+from .swaps import Distances
 
 
 def leave_each_out(

@@ -9,14 +9,14 @@ import json
 import logging
 import sys
 
-from i2m_lib.dataset.views import Dataset
-from i2m_lib.templates.fits import Fits
-from i2m_lib.templates.graph import TemplateGraph
+from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.graph.fits import Fits
+from i2m_lib.graph.template_graph import TemplateGraph
 
 from .device import default_device
 from .distributed import process_group
-from .ours import train
 from .settings import Settings
+from .train import train
 
 
 def main(dataset: str, run: str, *assignments: str) -> None:

@@ -2,15 +2,62 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from i2m_lib.dataset.views import ViewDataset
+from i2m_lib.dataset.dataset import STRETCH, Dataset
 
 from .distributed import Share, share
 from .images import N_DRAWS, augment, plain
 from .settings import Settings
-from .training import seed_of
+from .trainer import seed_of
+
+
+class ViewDataset(torch.utils.data.Dataset):
+    """The views of one split as tensors; whole batches are read at once. With a DataLoader:
+    `DataLoader(views, batch_size=64, shuffle=True, collate_fn=ViewDataset.collate)`."""
+
+    def __init__(self, dataset: Dataset, split: str):
+        self.dataset = dataset
+        self.model_ids = dataset.select(split).model_id.tolist()
+        number = {model_id: i for i, model_id in enumerate(self.model_ids)}
+        rows = dataset.views[dataset.views.model_id.isin(number)]
+        self._index = rows["index"].to_numpy(np.int64)
+        self.model = torch.tensor([number[model_id] for model_id in rows.model_id])
+        angles = np.radians(rows[["azimuth", "elevation"]].to_numpy(np.float64).T)
+        self._azimuth, self._elevation = torch.from_numpy(angles).float()
+        self._stretch = torch.from_numpy(rows[STRETCH].to_numpy(np.float32, copy=True))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """image (b,4,h,w) uint8; model (b,) int64, counted in `model_ids`; azimuth and elevation
+        (b,) float32 in radians; stretch (b,3) float32, see `STRETCH`."""
+        shape = (len(indices), *self.dataset.images.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8)
+        if torch.utils.data.get_worker_info() is not None:
+            # Read at once into the memory that the training loop shares, it need not be copied there.
+            images = images.new_empty(0).set_(torch.UntypedStorage._new_shared(images.nbytes)).view(shape)
+        # numpy goes through a second buffer unless indices may be clipped.
+        np.take(self.dataset.images, self._index[indices], axis=0, out=images.numpy(), mode="clip")
+        return {
+            "image": images.permute(0, 3, 1, 2),
+            "model": self.model[indices],
+            "azimuth": self._azimuth[indices],
+            "elevation": self._elevation[indices],
+            "stretch": self._stretch[indices],
+        }
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        """The same without the leading b."""
+        return {key: value[0] for key, value in self.__getitems__([i]).items()}
+
+    @staticmethod
+    def collate(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`__getitems__` has stacked already."""
+        return batch
 
 
 class Batches:

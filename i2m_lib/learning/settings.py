@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from i2m_lib.templates.graph import TemplateGraph
+from i2m_lib.graph.template_graph import TemplateGraph
 
 from .losses import IMPORTANCE, TERMS
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from i2m_lib.dataset.views import Dataset
-from i2m_lib.templates.ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
-from i2m_lib.templates.graph import Template, TemplateGraph
+from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.geometry.ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
+from i2m_lib.graph.template_graph import Template, TemplateGraph
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import pytest
 
 from i2m_lib.dataset import build, parallel
 from i2m_lib.dataset.build import build_dataset
-from i2m_lib.dataset.cameras import Camera
+from i2m_lib.dataset.dataset import STRETCH, Dataset, overlay
 from i2m_lib.dataset.source import CorpusError
-from i2m_lib.dataset.views import STRETCH, Dataset, overlay
+from i2m_lib.geometry.cameras import Camera
 
 SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress": False}
 

@@ -3,8 +3,8 @@ import pytest
 import trimesh
 
 from i2m_lib.dataset import obj
-from i2m_lib.dataset.meshes import double_areas
 from i2m_lib.dataset.obj import MeshError, read_obj
+from i2m_lib.geometry.surfaces import double_areas
 
 SQUARE = b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 

@@ -11,11 +11,12 @@ from scipy.spatial.transform import Rotation
 
 from i2m_lib.dataset import r2n2
 from i2m_lib.dataset.build import build_dataset
-from i2m_lib.dataset.cameras import Camera, mask_iou
-from i2m_lib.dataset.meshes import normalise
+from i2m_lib.dataset.dataset import overlay
 from i2m_lib.dataset.render import Renderer
 from i2m_lib.dataset.source import CorpusError
-from i2m_lib.dataset.views import overlay
+from i2m_lib.geometry.cameras import Camera
+from i2m_lib.geometry.silhouettes import mask_iou
+from i2m_lib.geometry.surfaces import normalise
 
 SIZE = 137
 BUILD = {"n_views": 5, "image_size": SIZE, "n_surface": 100, "seed": 0, "workers": 1, "progress": False}

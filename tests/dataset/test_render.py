@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.dataset.cameras import Camera, silhouette
-from i2m_lib.dataset.meshes import normalise
 from i2m_lib.dataset.render import Renderer, _reduce
 from i2m_lib.dataset.textures import Skin
+from i2m_lib.geometry.cameras import Camera
+from i2m_lib.geometry.silhouettes import silhouette
+from i2m_lib.geometry.surfaces import normalise
 
 SIZE = 64
 GREY = (200, 200, 200)

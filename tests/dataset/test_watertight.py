@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.dataset.meshes import is_watertight
 from i2m_lib.dataset.watertight import watertight_copy
+from i2m_lib.geometry.surfaces import is_watertight
 
 
 def arrays(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from i2m_lib.dataset.views import load_images
+from i2m_lib.dataset.dataset import load_images
 from i2m_lib.evaluation import cost
-from i2m_lib.evaluation.baselines import Memory
 from i2m_lib.evaluation.ladder import summarised_shapes
-from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.reconstruction.reconstructor import Reconstructor
 
 
 @pytest.fixture(scope="module")

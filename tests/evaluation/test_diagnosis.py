@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from i2m_lib.evaluation.baselines import Memory
 from i2m_lib.evaluation.diagnosis import diagnose, reasons, template_summary
-from i2m_lib.limits import limits
-from i2m_lib.reconstruct import Reconstructor
-from i2m_lib.templates.build import fit_split
+from i2m_lib.evaluation.swaps import limits
+from i2m_lib.graph.build_graph import fit_split
+from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.reconstruction.reconstructor import Reconstructor
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from i2m_lib.evaluation.ladder import Judge, answer, score_ladder
-from i2m_lib.evaluation.protocols import PROTOCOLS
-from i2m_lib.learning.published import PUBLISHED
-from i2m_lib.report import LADDER
+from i2m_lib.published.published import PUBLISHED
+from i2m_lib.scoring.protocols import PROTOCOLS
+from i2m_lib.study.report import LADDER
 
 PROTOCOL = dataclasses.replace(PROTOCOLS["canonical"], n_samples=2000, n_inside=500)
 SEES = {"image_retrieval", "cluster_classifier", "template", "template_ffd", "image2mesh", "further"}

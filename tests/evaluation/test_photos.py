@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from i2m_lib.evaluation.photos import look_at, photo_table, read_photos
-from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.reconstruction.reconstructor import Reconstructor
 
 HEADER = "path,cls,mask\n"
 

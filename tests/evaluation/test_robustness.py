@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2m_lib.dataset.views import load_images
+from i2m_lib.dataset.dataset import load_images
 from i2m_lib.evaluation.robustness import (
     BACKGROUNDS,
     before,
@@ -19,7 +19,7 @@ from i2m_lib.evaluation.robustness import (
     unchanged,
 )
 from i2m_lib.learning.images import compose, crop_to_mask
-from i2m_lib.reconstruct import Reconstructor
+from i2m_lib.reconstruction.reconstructor import Reconstructor
 
 SIZE = 32
 

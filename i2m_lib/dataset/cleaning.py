@@ -1,0 +1,110 @@
+"""From a model's file to a clean mesh in the canonical frame, and samples of its surface."""
+
+import posixpath
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .obj import MeshError, read_obj
+from .source import ModelSource
+from .textures import Skin, paint
+
+MERGE_TOLERANCE = 1e-6  # of the bounding-box diagonal
+DIAGONALS = (1e-30, 1e30)  # beyond them squares of coordinates leave the range of floats
+# ShapeNetCore v1 faces +X where v2 faces -Z; a quarter turn about +Y takes one to the other.
+V1_TO_CANONICAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+
+@dataclass(frozen=True)
+class RawMesh:
+    """Vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8 sRGB, the textures
+    if there are any, and how many of each fault were found on the way here."""
+
+    V: np.ndarray
+    F: np.ndarray
+    C: np.ndarray
+    skin: Skin | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def load_mesh(source: ModelSource, *, max_faces: int | None) -> RawMesh:
+    """All triangles of the model's file, +Y up and -Z front, in the file's own units.
+    Raises MeshError if it is unreadable, empty or has more than `max_faces` faces."""
+    name = posixpath.basename(source.entry)
+    try:
+        data = source.read(name)
+    except FileNotFoundError:
+        raise MeshError(f"missing: {source.container.name} holds no {source.entry}; download the model again") from None
+    except OSError as error:
+        raise MeshError(f"unreadable: {error}; check the disk and the file's rights") from error
+    if not data.strip():
+        raise MeshError(f"empty: {name} has no content; download it again")
+    obj = read_obj(data)
+    if max_faces is not None and len(obj.F) > max_faces:
+        raise MeshError(f"too many faces: {len(obj.F)} where max_faces is {max_faces}; raise it or simplify them")
+    C, skin, counts = paint(obj, source)
+    V = obj.V @ V1_TO_CANONICAL.T if source.layout == "v1" else obj.V
+    # By material, the last first: the order in which earlier datasets drew their samples.
+    order = np.argsort(-obj.material, kind="stable")
+    return RawMesh(V, obj.F[order], C[order], skin and skin.of(order), {"n_source_faces": len(obj.F), **counts})
+
+
+def clean(raw: RawMesh) -> RawMesh:
+    """Removes what carries no surface: vertices that are NaN, infinite or equal to another within
+    1e-6 of the diagonal (by place alone), faces that name a vertex twice, doubled faces (reversed
+    ones too), unused vertices; adds the number of each, and of the axes along which the model is
+    flat, to the counts. Faces without area but with three vertices stay: they close T-junctions.
+    Raises MeshError if no shape is left."""
+    V, F = raw.V, raw.F
+    finite = np.isfinite(V).all(1)
+    whole = np.flatnonzero(finite[F].all(1))
+    F = F[whole]
+    if not len(F):
+        raise MeshError("NaN: no face has three finite vertices; export the model again")
+    used = np.unique(F)
+    diagonal, n_flat = _measure(V[used])
+    n_used, n_unreferenced = len(used), int(finite.sum()) - len(used)
+    V, F = _merge(V[used], np.searchsorted(used, F), diagonal * MERGE_TOLERANCE)
+
+    corners = np.sort(F, axis=1)
+    proper = np.flatnonzero((np.diff(corners, axis=1) > 0).all(1))
+    if not len(proper):
+        raise MeshError("empty: every face is degenerate; export the model again")
+    _, first = np.unique(corners[proper], axis=0, return_index=True)
+    keep = proper[np.sort(first)]
+    used = np.unique(F[keep])
+    counts = raw.counts | {
+        "n_nan_vertices": int((~finite).sum()),
+        "n_nan_faces": len(raw.F) - len(whole),
+        "n_merged_vertices": n_used - len(V),
+        "n_unreferenced_vertices": n_unreferenced + len(V) - len(used),
+        "n_degenerate_faces": len(F) - len(proper),
+        "n_duplicate_faces": len(proper) - len(keep),
+        "n_flat_axes": n_flat,
+    }
+    skin = raw.skin and raw.skin.of(whole[keep])
+    return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, counts)
+
+
+def _measure(V: np.ndarray) -> tuple[float, int]:
+    """The diagonal of the bounding box and the number of its axes without extent: one if the model
+    is flat, as a sheet may be; more if it is no shape."""
+    with np.errstate(over="ignore"):
+        extent = np.ptp(V, axis=0)
+    if not extent.any():
+        raise MeshError("all vertices are equal: the file may be compressed in an unknown way; export it again")
+    if not DIAGONALS[0] < extent.max() < DIAGONALS[1]:
+        raise MeshError(f"absurd coordinates: the shape is {extent.max():.3g} long; scale it")
+    n_flat = int((extent <= MERGE_TOLERANCE * extent.max()).sum())
+    if n_flat >= 2:
+        raise MeshError(f"flat: its extents are {np.round(extent, 6).tolist()}, so it is a line; remove it")
+    return float(np.linalg.norm(extent)), n_flat
+
+
+def _merge(V: np.ndarray, F: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """One vertex per occupied cell of a grid of `tolerance`: its first vertex."""
+    # The diagonal is 1e6 cells, so a cell number has 20 bits per axis and one int64 holds three.
+    cell = np.rint((V - V.min(0)) / tolerance).astype(np.int64)
+    key = (cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2]
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return V[first], inverse[F]

@@ -1,0 +1,138 @@
+"""Reads a built dataset: tables, meshes and views. Needs neither VTK nor trimesh."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from i2m_lib.geometry.cameras import Camera
+from i2m_lib.geometry.silhouettes import mask_iou, silhouette
+
+STRETCH = ["stretch_x", "stretch_y", "stretch_z"]  # how many times as wide, high and deep as its model a view shows it
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Canonical frame: vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8,
+    surface samples S (k,3) float64 and the unit normals N (k,3) of the faces they lie on."""
+
+    V: np.ndarray
+    F: np.ndarray
+    C: np.ndarray
+    S: np.ndarray
+    N: np.ndarray
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The tables of a built dataset. `manifest` has a row for each model of the corpus, `models`
+    those with status 'ok', `views` a row for each view; `index` there counts rows of `images`. Training models may
+    have views in other proportions (`STRETCH`), again of diagonal 1; `true_views` are the others."""
+
+    path: Path
+    manifest: pd.DataFrame
+    views: pd.DataFrame
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Dataset":
+        """Raises FileNotFoundError if no finished dataset lies at `path`."""
+        path = Path(path)
+        if not (path / "models.parquet").is_file():
+            raise FileNotFoundError(f"{path} holds no finished dataset: run 01_dataset first.")
+        tables = (pd.read_parquet(path / f"{name}.parquet") for name in ("models", "views"))
+        return cls(path, *tables)
+
+    @cached_property
+    def models(self) -> pd.DataFrame:
+        rows = self.manifest[self.manifest.status == "ok"].reset_index(drop=True)
+        # Only quarantined rows lack numbers; without them plain numpy types will do.
+        nullable = rows.select_dtypes(["Int64", "Float64", "boolean"])
+        return rows.astype({name: dtype.numpy_dtype for name, dtype in nullable.dtypes.items()})
+
+    @cached_property
+    def true_views(self) -> pd.DataFrame:
+        """The rows of `views` that show the models as they are."""
+        return self.views[(self.views[STRETCH] == 1).all(axis=1)]
+
+    def first_views(self, models: pd.DataFrame, n: int) -> pd.DataFrame:
+        """The rows of `true_views` of the first n of each of some rows of `models`."""
+        views = self.true_views
+        return views[views.model_id.isin(models.model_id) & (views.view < n)].reset_index(drop=True)
+
+    @cached_property
+    def parameters(self) -> dict:
+        """What the dataset was built with."""
+        return json.loads((self.path / "build.json").read_text())
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        """Wall seconds for each model of `manifest` that was built: mesh_seconds to read, clean and
+        sample it, view_seconds to draw and save it."""
+        return pd.read_parquet(self.path / "cost.parquet")
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        """(n,h,w,4) uint8, mapped from disk."""
+        return np.load(self.path / "views.npy", mmap_mode="r", allow_pickle=False)
+
+    @cached_property
+    def _synsets(self) -> dict[str, str]:
+        return dict(zip(self.models.model_id, self.models.synset, strict=True))
+
+    def __getstate__(self) -> dict:
+        # A pickled memory map would carry all its pixels to each loader process.
+        return {key: value for key, value in self.__dict__.items() if key != "images"}
+
+    def mesh(self, model_id: str) -> Mesh:
+        """Raises KeyError if the dataset has no such model or has it quarantined."""
+        if model_id not in self._synsets:
+            raise KeyError(f"{self.path} has no usable model {model_id}; see models.parquet.")
+        path = self.path / "meshes" / self._synsets[model_id] / f"{model_id}.npz"
+        with np.load(path, allow_pickle=False) as arrays:
+            V, S, N = (arrays[key].astype(np.float64) for key in "VSN")
+            return Mesh(V, arrays["F"].astype(np.int64), arrays["C"], S, N)
+
+    def select(self, split: str | None = None, synset: str | None = None) -> pd.DataFrame:
+        """The rows of `models` of one split, of one synset, or of both."""
+        rows = self.models
+        rows = rows if split is None else rows[rows.split == split]
+        rows = rows if synset is None else rows[rows.synset == synset]
+        return rows.reset_index(drop=True)
+
+    def without(self, synset: str) -> "Dataset":
+        """The same without the models and views of one category."""
+        manifest, views = (
+            table[table.synset != synset].reset_index(drop=True) for table in (self.manifest, self.views)
+        )
+        return replace(self, manifest=manifest, views=views)
+
+    def image(self, index: int) -> np.ndarray:
+        """(h,w,4) uint8 RGBA of one row of `views`, by its `index`."""
+        return np.array(self.images[index])
+
+
+def load_images(dataset: Dataset, index: np.ndarray) -> torch.Tensor:
+    """Views by their index: (b, 4, h, w) uint8."""
+    return torch.from_numpy(np.asarray(dataset.images[index])).permute(0, 3, 1, 2)
+
+
+def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, torch.Tensor]:
+    """The first views of each model of a split: their rows, and images (b, 4, h, w) uint8."""
+    views = dataset.first_views(dataset.select(split), n_views)
+    return views, load_images(dataset, views["index"].to_numpy())
+
+
+def overlay(dataset: Dataset, views: pd.DataFrame) -> np.ndarray:
+    """(n,) IoU of each view's mask with the silhouette of its model, which is found from mesh and
+    camera without the renderer. `views` are rows of `dataset.views`."""
+    ious = pd.Series(index=views.index, dtype=float)
+    for model_id, rows in views.groupby("model_id", sort=False):
+        mesh = dataset.mesh(model_id)
+        for view in rows.itertuples():
+            mask, V = dataset.image(view.index)[..., 3] > 0, mesh.V * [getattr(view, name) for name in STRETCH]
+            ious[view.Index] = mask_iou(mask, silhouette(V, mesh.F, Camera.of(view), len(mask)))
+    return ious.to_numpy()

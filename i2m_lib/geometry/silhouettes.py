@@ -1,0 +1,120 @@
+"""Silhouettes: how well a mesh fills the mask that a camera sees, and the camera that makes it fill a mask best."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from .cameras import OVERSAMPLING, Camera
+from .surfaces import why_broken
+
+START = Camera(azimuth=0.0, elevation=15.0, distance=2.0, focal=1.5)
+COARSE, N_REFINEMENTS = 48, 4  # pixels of the first search; halvings of its steps
+
+
+def silhouette_iou(V: np.ndarray, F: np.ndarray, camera: Camera, mask: np.ndarray) -> float:
+    """IoU, 0..1, of the mesh V (n, 3), F (m, 3) seen by `camera` and mask (s, s) bool; 0 for what the camera cannot
+    see whole: a broken mesh, or one that reaches behind it."""
+    if why_broken(V, F) or (V @ camera.rotation[2]).min() <= 1e-3 - camera.distance:
+        return 0.0
+    return mask_iou(silhouette(V, F, camera, len(mask)), mask)
+
+
+def held_out(view: int, n_views: int) -> int:
+    """The view that the answer to `view` is also judged by, though it has not seen it."""
+    return (view + 1) % n_views
+
+
+def aligned(V: np.ndarray, camera: Camera, mask: np.ndarray) -> Camera:
+    """The camera with focal length and shift such that the vertices (n, 3) reach as far as mask (s, s) does."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    low = np.array([columns[0], rows[0]]) / len(mask)
+    high = np.array([columns[-1] + 1, rows[-1] + 1]) / len(mask)
+    camera = replace(camera, right=0.0, down=0.0)
+    for _ in range(3):  # perspective makes the answer depend on itself, a little
+        uv = camera.project(V)
+        side = np.ptp(uv, axis=0).max()
+        focal = camera.focal * (high - low).max() / side
+        uv = 0.5 + (uv - 0.5) * focal / camera.focal
+        shift = ((low + high) / 2 - (uv.min(0) + uv.max(0)) / 2) * camera.distance / focal
+        camera = replace(camera, focal=focal, right=camera.right + shift[0], down=camera.down + shift[1])
+    return camera
+
+
+def fit_camera(V: np.ndarray, F: np.ndarray, mask: np.ndarray) -> tuple[Camera, float]:
+    """The camera whose silhouette of the mesh V (n, 3), F (m, 3) fits mask (s, s) bool best, and their IoU.
+
+    Azimuth and elevation are searched on a grid in a reduced mask, then by halved steps around the best; focal length
+    and shift follow from the mask's extent. The distance stays: one silhouette hardly tells it.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    if not mask.any():
+        raise ValueError("the mask is empty: there is nothing to fit a camera to")
+    small = reduced(mask, COARSE)
+
+    def fit(angles: tuple[float, float], target: np.ndarray) -> tuple[float, Camera]:
+        turned = replace(START, azimuth=angles[0] % 360, elevation=float(np.clip(angles[1], -89, 89)))
+        camera = aligned(V, turned, target)
+        return silhouette_iou(V, F, camera, target), camera
+
+    grid = [(a, e) for a in np.arange(0, 360, 15.0) for e in (-5.0, 10.0, 25.0, 40.0)]
+    found = max((fit(angles, small) for angles in grid), key=lambda x: x[0])
+    found = fit((found[1].azimuth, found[1].elevation), mask)
+    for step in 7.5 / 2.0 ** np.arange(N_REFINEMENTS):
+        a, e = found[1].azimuth, found[1].elevation
+        around = [(a + i * step, e + j * step) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+        found = max([found, *(fit(angles, mask) for angles in around)], key=lambda x: x[0])
+    return found[1], found[0]
+
+
+def reduced(mask: np.ndarray, size: int) -> np.ndarray:
+    """Mask (s, s) bool at `size` pixels a side, by nearest places; unchanged if it is smaller."""
+    if len(mask) <= size:
+        return mask
+    at = ((np.arange(size) + 0.5) * len(mask) / size).astype(int)
+    return mask[np.ix_(at, at)]
+
+
+def silhouette(V: np.ndarray, F: np.ndarray, camera: Camera, size: int) -> np.ndarray:
+    """(size,size) bool: the mask of the surface, by plain arithmetic. Vertices V (n,3) must lie in
+    front of the camera. A triangle covers the places whose centre is inside it; `Renderer` makes
+    its masks by the same rule."""
+    pixels = size * OVERSAMPLING
+    corners = camera.project(V)[F] * pixels - 0.5  # (m,3,2), places at whole numbers
+    first, last = np.ceil(corners[..., 1].min(1)), np.floor(corners[..., 1].max(1))
+    first, last = np.clip([first, last + 1], 0, pixels).astype(np.int64)
+    # Each triangle becomes a span on each row of places that it meets.
+    n_rows = np.maximum(last - first, 0)
+    triangle = np.repeat(np.arange(len(F)), n_rows)
+    row = np.arange(len(triangle)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows) + first[triangle]
+    left, right = _spans(corners, triangle, row)
+    start, stop = np.clip([np.ceil(left), np.floor(right) + 1], 0, pixels).astype(np.int64)
+    hit = start < stop
+    # Where spans begin minus where they end, summed along the row, counts the layers.
+    width = pixels + 1
+    begins = np.bincount(row[hit] * width + start[hit], minlength=pixels * width)
+    ends = np.bincount(row[hit] * width + stop[hit], minlength=pixels * width)
+    covered = (begins - ends).reshape(pixels, width).cumsum(1)[:, :-1] > 0
+    blocks = covered.reshape(size, OVERSAMPLING, size, OVERSAMPLING)
+    return 2 * blocks.sum((1, 3)) >= OVERSAMPLING**2
+
+
+def _spans(corners: np.ndarray, triangle: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the edges of each `triangle` (k,) first and last meet the line v = `row` (k,)."""
+    left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
+    for i in range(3):
+        p, q = corners[:, i], corners[:, (i + 1) % 3]
+        rise = q[:, 1] - p[:, 1]
+        slope = (q[:, 0] - p[:, 0]) / np.where(rise == 0, 1, rise)
+        u = p[triangle, 0] + (row - p[triangle, 1]) * slope[triangle]
+        low, high = np.minimum(p[:, 1], q[:, 1]), np.maximum(p[:, 1], q[:, 1])
+        meets = (rise != 0)[triangle] & (low[triangle] <= row) & (row <= high[triangle])
+        left = np.where(meets, np.minimum(left, u), left)
+        right = np.where(meets, np.maximum(right, u), right)
+    return left, right
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks; 0 where both are empty."""
+    return float((a & b).sum() / max((a | b).sum(), 1))

@@ -1,0 +1,179 @@
+"""The template graph: templates, the edges between them, and a file to keep them in.
+
+Template i knows its neighbours j in E(i) as correspondences: V_ij, i's vertices in j's shape. They are held in few
+numbers, V_ij = V_i + M d_ij + K c_ij, a lattice part and a smooth residual. A shape is decoded from a template as
+
+    V = V_i + M d + sum_j a_j (K c_ij)
+
+which is METHOD's V = B (P + Phi dP) + sum_j a_j V_ij with the weights normalised so that scale holds: the lattice
+part of each V_ij is absorbed by d, where the lattice expresses it exactly, and only residuals are combined.
+
+Reads and writes with numpy and pandas alone, so that training needs nothing else.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from i2m_lib.files import save_npz, save_parquet
+from i2m_lib.geometry.ffd import KERNEL_WIDTH, Lattice, displace, kernel_basis, symmetric_basis
+
+VERSION = 1
+# One array per template and field in the file; ragged, so they are laid end to end.
+FIELDS = {
+    "V": np.float32,
+    "F": np.int32,
+    "C": np.uint8,
+    "centres": np.float32,
+    "d": np.float32,
+    "c": np.float32,
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A CAD model and its neighbours.
+
+    V (n, 3) vertices, F (m, 3) faces, C (m, 3) uint8 face colours, centres (k, 3) of the residual's kernels;
+    neighbours: E model ids, d (E, 32, 3) and c (E, k, 3) the lattice part and the residual of V_ij; original: the
+    model's own file, with texture coordinates and materials, where it was kept (`originals`).
+    """
+
+    synset: str
+    model_id: str
+    V: np.ndarray
+    F: np.ndarray
+    C: np.ndarray
+    centres: np.ndarray
+    neighbours: tuple[str, ...]
+    d: np.ndarray
+    c: np.ndarray
+    original: Path | None = None
+
+    @cached_property
+    def M(self) -> np.ndarray:
+        """Symmetric lattice basis (3, n, 32) at the vertices."""
+        return symmetric_basis(Lattice.around(self.V).basis(self.V))
+
+    @cached_property
+    def K(self) -> np.ndarray:
+        """Kernel basis (1, n, k) at the vertices."""
+        return kernel_basis(self.V, self.centres, KERNEL_WIDTH)[None]
+
+    def decode(self, d: np.ndarray | None = None, a: np.ndarray | None = None) -> np.ndarray:
+        """Vertices (n, 3) under lattice displacements d (32, 3) and weights a (E,); None is zero."""
+        return self._moved(self.V, self.M, self.K, d, a)
+
+    def deform(self, X: np.ndarray, d: np.ndarray | None = None, a: np.ndarray | None = None) -> np.ndarray:
+        """Any points X (n, 3) of the template's frame, moved as `decode` moves its vertices."""
+        M = symmetric_basis(Lattice.around(self.V).basis(X))
+        return self._moved(X, M, kernel_basis(X, self.centres, KERNEL_WIDTH)[None], d, a)
+
+    def _moved(self, X, M, K, d, a) -> np.ndarray:
+        if d is not None:
+            X = X + displace(M, d)
+        if a is not None and len(a):
+            X = X + displace(K, np.tensordot(a, self.c, axes=1))
+        return X
+
+    def correspondence(self, j: int) -> np.ndarray:
+        """V_ij (n, 3): this template's vertices in the shape of its j-th neighbour."""
+        return self.decode(self.d[j], np.eye(len(self.neighbours))[j])
+
+
+@dataclass(frozen=True)
+class TemplateGraph:
+    """Templates of all categories, in the order the networks count them, and the table of all scored edges
+    (synset, source, target; dist, iou, residual of V_ij; its shares of flipped and collapsed faces; selected)."""
+
+    templates: list[Template]
+    edges: pd.DataFrame
+
+    @cached_property
+    def synsets(self) -> list[str]:
+        """Categories in the order of their first template."""
+        return list(dict.fromkeys(t.synset for t in self.templates))
+
+    def of(self, synset: str) -> list[Template]:
+        """The templates of one category."""
+        return [t for t in self.templates if t.synset == synset]
+
+    def without(self, synset: str) -> "TemplateGraph":
+        """The graph of all other categories."""
+        others = [t for t in self.templates if t.synset != synset]
+        return TemplateGraph(others, self.edges[self.edges.synset != synset].reset_index(drop=True))
+
+    def components(self, synset: str) -> np.ndarray:
+        """(T,) which templates of a category hang together, by edges of either direction; numbered from 0."""
+        templates = self.of(synset)
+        number = {t.model_id: i for i, t in enumerate(templates)}
+        component = np.arange(len(templates))
+        for _ in templates:  # the least number spreads along the edges
+            for i, t in enumerate(templates):
+                joined = [i, *(number[j] for j in t.neighbours)]
+                component[joined] = component[joined].min()
+        return np.unique(component, return_inverse=True)[1]
+
+    def in_degrees(self, synset: str) -> np.ndarray:
+        """(T,) how many templates of the category have an edge to each."""
+        named = [j for t in self.of(synset) for j in t.neighbours]
+        return np.array([named.count(t.model_id) for t in self.of(synset)])
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `<synset>.npz` a category and `edges.parquet`."""
+        for synset in self.synsets:
+            templates = self.of(synset)
+            arrays = {f: np.concatenate([getattr(t, f) for t in templates]).astype(FIELDS[f]) for f in FIELDS}
+            lengths = {f"{f}_length": np.array([len(getattr(t, f)) for t in templates]) for f in FIELDS}
+            names = {
+                "model_ids": np.array([t.model_id for t in templates]),
+                "neighbours": np.array([j for t in templates for j in t.neighbours], dtype="U64"),
+            }
+            save_npz(
+                Path(folder) / f"{synset}.npz",
+                version=np.array(VERSION),
+                **arrays,
+                **lengths,
+                **names,
+            )
+        save_parquet(Path(folder) / "edges.parquet", self.edges)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TemplateGraph":
+        """Raises FileNotFoundError if there is no graph, ValueError if a newer version wrote it."""
+        folder = Path(folder)
+        if not (folder / "edges.parquet").is_file():
+            raise FileNotFoundError(f"{folder} holds no template graph: run 02_template_graph first.")
+        templates = [t for path in sorted(folder.glob("*.npz")) for t in _read(path)]
+        paths = [original_path(folder, t) for t in templates]
+        templates = [replace(t, original=p) if p.is_file() else t for t, p in zip(templates, paths, strict=True)]
+        return cls(templates, pd.read_parquet(folder / "edges.parquet"))
+
+
+def _read(path: Path) -> list[Template]:
+    with np.load(path, allow_pickle=False) as file:
+        if file["version"] > VERSION:
+            raise ValueError(f"{path} has version {file['version']}, this code reads {VERSION}: update i2m_lib.")
+        parts = {f: np.split(file[f], np.cumsum(file[f"{f}_length"])[:-1]) for f in FIELDS}
+        neighbours = np.split(file["neighbours"], np.cumsum(file["d_length"])[:-1])
+        model_ids = file["model_ids"].tolist()
+    exact = {f: [x if f == "C" else x.astype(np.int64 if f == "F" else np.float64) for x in parts[f]] for f in parts}
+    return [
+        Template(
+            path.stem,
+            model_id,
+            **{f: exact[f][i] for f in ("V", "F", "C", "centres")},
+            neighbours=tuple(neighbours[i].tolist()),
+            d=exact["d"][i],
+            c=exact["c"][i],
+        )
+        for i, model_id in enumerate(model_ids)
+    ]
+
+
+def original_path(folder: str | Path, template: Template) -> Path:
+    """Where the original of a template lies, beside the graph in `folder`."""
+    return Path(folder) / "originals" / template.synset / f"{template.model_id}.glb"

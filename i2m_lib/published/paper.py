@@ -1,0 +1,189 @@
+"""The `paper` profile: for each category an autoencoder, its code frozen, then a classifier and a regressor.
+
+Architectures, losses and data are the paper's; its batches of one are not. 3.5 million steps of SGD on single samples
+become epochs of batches under AdamW with warm-up and decay, which need no tuning for each of three networks, and the
+code, being frozen, is computed once.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, multilabel_soft_margin_loss, one_hot
+
+from i2m_lib.files import whole
+from i2m_lib.graph.template_graph import Template, TemplateGraph
+from i2m_lib.learning.images import compose, crop_to_mask
+from i2m_lib.learning.trainer import Batch, Schedule, Trainer, seed_of
+
+from .paper_networks import SIZE, Autoencoder, Classifier, Regressor
+from .samples import Samples, combine, neighbour_slots
+
+ON = 0.45  # a weight above this is 1; the official code compares |a|, so that strongly negative ones switch on
+LUMINANCE = (0.299, 0.587, 0.114)
+VAL_SHARE = 0.1  # of the training samples
+
+
+@dataclass(frozen=True)
+class PaperSettings:
+    """Epochs of autoencoder, classifier and regressor; views a step; highest learning rates of the autoencoder and
+    of the two heads; patience of early stopping."""
+
+    epochs: tuple[int, int, int]
+    batch_size: int = 32
+    lr: float = 2e-3
+    lr_heads: float = 5e-4
+    patience: int = 5
+    seed: int = 0
+
+
+class Networks(nn.Module):
+    """The three networks of one category."""
+
+    def __init__(self, n_templates: int):
+        super().__init__()
+        self.autoencoder, self.classifier = Autoencoder(), Classifier(n_templates)
+        self.regressor = Regressor(n_templates)
+
+
+def gray(rgba: Tensor) -> Tensor:
+    """Images (b, 4, h, w) uint8 -> (b, 1, 220, 220) in [-1, 1], cropped to their masks, on white."""
+    rgb = compose(crop_to_mask(rgba.float() / 255, SIZE))
+    return 2 * torch.einsum("bchw,c->bhw", rgb, rgb.new_tensor(LUMINANCE))[:, None] - 1
+
+
+def gray_of_samples(images: np.ndarray) -> Tensor:
+    """The same for gray images with masks (b, s, s, 2)."""
+    la = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return gray(torch.cat([la[:, :1].expand(-1, 3, -1, -1), la[:, 1:]], 1))
+
+
+class Shuffled:
+    """Batches of rows of tensors {name: (n, ...)}: shuffled by (seed, epoch), or in order if epoch is None; `image`
+    is prepared by the batch."""
+
+    def __init__(self, tensors: dict, rows: Tensor, batch_size: int, seed: int, epoch: int | None):
+        if epoch is not None:
+            rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed_of(seed, epoch)))]
+        self.tensors, self.rows = tensors, rows.split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Batch:
+        batch = {
+            k: x[self.rows[i].numpy() if isinstance(x, np.ndarray) else self.rows[i]] for k, x in self.tensors.items()
+        }
+        return batch | ({"image": gray_of_samples(batch["image"])} if "image" in batch else {})
+
+
+def reconstruct_image(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    return {"image": mse_loss(network(batch["image"]), batch["image"])}
+
+
+def choose_template(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    logits = network(batch["z"])
+    return {"template": multilabel_soft_margin_loss(logits, one_hot(batch["c"], logits.shape[1]).float())}
+
+
+def regress(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    d, a = network(batch["z"], batch["c"])
+    n, T = d.shape[1] * 3, a.shape[1]
+    error = (d - batch["d"]).square().sum((1, 2)) + (a - batch["a"]).square().sum(1)
+    return {"parameters": (error / (n + T)).mean()}
+
+
+def train_category(
+    samples: Samples,
+    folder: str | Path,
+    settings: PaperSettings,
+    callbacks: Iterable[Callable[[Trainer], None]] = (),
+) -> Networks:
+    """Trains, or resumes, the networks of one category on its training samples; writes networks.safetensors."""
+    torch.manual_seed(settings.seed)
+    networks = Networks(samples.a.shape[1])
+    n_val = max(1, int(VAL_SHARE * samples.n_train))
+    rows = torch.arange(samples.n_train).split([samples.n_train - n_val, n_val])
+
+    def fit(name: str, step: Callable, tensors: dict, epochs: int, lr: float) -> None:
+        def batches(split: str, epoch: int) -> Shuffled:
+            training = split == "train"
+            chosen = rows[0 if training else 1]
+            return Shuffled(tensors, chosen, settings.batch_size, settings.seed, epoch if training else None)
+
+        schedule = Schedule(epochs, lr, weight_decay=1e-5, patience=settings.patience, seed=settings.seed)
+        Trainer(getattr(networks, name), step, batches, schedule, Path(folder) / name, callbacks).run()
+
+    fit("autoencoder", reconstruct_image, {"image": samples.images}, settings.epochs[0], settings.lr)
+    z = codes(networks.autoencoder, samples.images[: samples.n_train])
+    targets = {name: torch.from_numpy(getattr(samples, name))[: samples.n_train] for name in "cda"} | {"z": z}
+    fit("classifier", choose_template, targets, settings.epochs[1], settings.lr_heads)
+    fit("regressor", regress, targets, settings.epochs[2], settings.lr_heads)
+    with whole(Path(folder) / "networks.safetensors") as temporary:
+        save_file({k: v.half().contiguous() for k, v in networks.state_dict().items()}, temporary)
+    return networks.eval()
+
+
+@torch.inference_mode()
+def codes(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
+    """Frozen codes z (n, 2048) of images (n, s, s, 2)."""
+    parts = np.split(images, range(batch_size, len(images), batch_size))
+    return torch.cat([autoencoder.eval().code(gray_of_samples(part)) for part in parts]).clone()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A mesh V (n, 3), F (m, 3) in the canonical frame, from `template` under d (32, 3) and weights a (E,)."""
+
+    template: Template
+    V: np.ndarray
+    d: np.ndarray
+    a: np.ndarray
+
+    @property
+    def F(self) -> np.ndarray:
+        return self.template.F
+
+
+@dataclass(frozen=True)
+class PaperReconstructor:
+    """The trained networks of every category with the graph."""
+
+    graph: TemplateGraph
+    networks: dict[str, Networks]
+
+    @classmethod
+    def load(cls, run: str | Path) -> "PaperReconstructor":
+        """Raises FileNotFoundError if the run has no such networks."""
+        graph, networks = TemplateGraph.load(Path(run) / "graph"), {}
+        for synset in graph.synsets:
+            path = Path(run) / "paper" / synset / "networks.safetensors"
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing: train the paper profile in 03_training first.")
+            networks[synset] = Networks(len(graph.of(synset)))
+            networks[synset].load_state_dict(load_file(path))
+            networks[synset].float().eval()
+        return cls(graph, networks)
+
+    @torch.inference_mode()
+    def predict(self, rgba: Tensor, synsets: list[str]) -> list[Answer]:
+        """Images (b, 4, h, w) uint8 with true masks, of categories that are given, as in the paper."""
+        return [self._answer(gray(x[None]), s) for x, s in zip(rgba, synsets, strict=True)]
+
+    @torch.inference_mode()
+    def predict_samples(self, images: np.ndarray, synset: str) -> list[Answer]:
+        """The same for images (b, s, s, 2) of the generator."""
+        return [self._answer(gray_of_samples(x[None]), synset) for x in images]
+
+    def _answer(self, image: Tensor, synset: str) -> Answer:
+        networks, templates = self.networks[synset], self.graph.of(synset)
+        z = networks.autoencoder.code(image)
+        c = networks.classifier(z).argmax(1)
+        d, a = (x[0].double().numpy() for x in networks.regressor(z, c))
+        template = templates[int(c)]
+        a = (a[neighbour_slots(templates)[int(c)]] > ON).astype(float)
+        return Answer(template, combine(template, d, a), d, a)

@@ -1,0 +1,89 @@
+"""Meshes to turn with the mouse, in a notebook (k3d)."""
+
+import warnings
+
+import ipywidgets
+import k3d
+import numpy as np
+
+from i2m_lib.geometry.ffd import Lattice, symmetry
+from i2m_lib.graph.template_graph import Template
+
+
+def show(*meshes: tuple[np.ndarray, np.ndarray, np.ndarray], gap: float = 0.9, height: int = 360) -> k3d.Plot:
+    """A plot of meshes (V (n, 3), F (m, 3), C (m, 3) uint8 face colours) side by side along x.
+
+    End the cell with the plot itself: `show((V, F, C))`.
+    """
+    plot = k3d.plot(grid_visible=False, camera_auto_fit=False, height=height, axes_helper=0)
+    width = gap * (len(meshes) - 1)
+    for i, (V, F, C) in enumerate(meshes):
+        plot += _mesh(V + np.array([gap * i - width / 2, 0, 0]), F, C)
+    # From the front (-Z), a little to the side and above; +Y is up.
+    distance = 1.1 + 0.75 * gap * len(meshes)
+    plot.camera = [0.35 * distance, 0.35 * distance, -distance, 0, 0, 0, 0, 1, 0]
+    return plot
+
+
+def explore(templates: list[Template], height: int = 420) -> ipywidgets.VBox:
+    """Pick an edge i -> j and watch i deform into j; move one control point of the lattice and watch it follow.
+
+    End the cell with the box itself. Without a running kernel only its first picture is seen.
+    """
+    edges = [
+        (f"{t.model_id[:8]} → {j[:8]}", (i, k)) for i, t in enumerate(templates) for k, j in enumerate(t.neighbours)
+    ]
+    free = len(templates[0].d[0])
+    pick = {
+        "edge": ipywidgets.Dropdown(options=edges, description="edge"),
+        "share": ipywidgets.FloatSlider(0.0, min=0, max=1, step=0.02, description="deformed"),
+        "point": ipywidgets.IntSlider(0, min=0, max=free - 1, description="control point"),
+        **{axis: ipywidgets.FloatSlider(0.0, min=-0.3, max=0.3, step=0.01, description=axis) for axis in "xyz"},
+    }
+    box = ipywidgets.VBox()
+
+    def start(*_) -> None:
+        t = templates[pick["edge"].value[0]]
+        plot, P = show((t.V, t.F, t.C), height=height), Lattice.around(t.V).points
+        plot += k3d.points(P.astype(np.float32), point_size=0.012, color=0x2C6FA6, shader="flat")
+        box.children = [ipywidgets.HBox([*pick.values()], layout={"flex_flow": "row wrap"}), plot]
+        move()
+
+    def move(*_) -> None:
+        i, k = pick["edge"].value
+        t, push = templates[i], [pick[axis].value for axis in "xyz"]
+        V, P = deformed(t, k, pick["share"].value, pick["point"].value, push)
+        mesh, points = box.children[1].objects
+        mesh.vertices, points.positions = _corners(V, t.F), P.astype(np.float32)
+
+    pick["edge"].observe(start, "value")
+    for name in ("share", "point", *"xyz"):
+        pick[name].observe(move, "value")
+    start()
+    return box
+
+
+def deformed(template: Template, k: int, share: float, point: int, push: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The template a share of the way to its k-th neighbour, with one free control point, and its mirror image, pushed
+    by (x, y, z): vertices (n, 3) and control points (64, 3)."""
+    d = share * template.d[k]
+    d[point] += push
+    lattice = Lattice.around(template.V)
+    dP = (symmetry(lattice.shape) @ d.ravel()).reshape(-1, 3)
+    return template.decode(d, share * np.eye(len(template.neighbours))[k]), lattice.points + dP
+
+
+def _corners(V: np.ndarray, F: np.ndarray) -> np.ndarray:
+    # Vertices are not shared between faces: k3d colours vertices, and CAD is made of flat faces.
+    return np.asarray(V[F].reshape(-1, 3), dtype=np.float32)
+
+
+def _mesh(V: np.ndarray, F: np.ndarray, C: np.ndarray):
+    corners = _corners(V, F)
+    indices = np.arange(len(corners), dtype=np.uint32).reshape(-1, 3)
+    rgb = np.asarray(C, dtype=np.uint32)
+    packed = np.repeat((rgb[:, 0] << 16) + (rgb[:, 1] << 8) + rgb[:, 2], 3).astype(np.uint32)
+    with warnings.catch_warnings():
+        # traittypes compares dtypes in a way that numpy 2 warns about; the arrays are right.
+        warnings.simplefilter("ignore")
+        return k3d.mesh(corners, indices, colors=packed, flat_shading=True, side="double")

@@ -1,0 +1,7 @@
+"""python -m i2m_lib.study params/demo.yaml: see `runner`."""
+
+import sys
+
+from .runner import main
+
+sys.exit(main())

@@ -1,1 +1,0 @@
-"""Templates: free-form deformation, registration, the template graph, shapes as few numbers."""

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import trimesh
+
+from i2m_lib.geometry.surfaces import why_not_solid
+from i2m_lib.geometry.winding import volumetric_iou, winding
+
+
+def box(extents=(1.0, 1.0, 1.0), shift=(0.0, 0.0, 0.0)):
+    mesh = trimesh.creation.box(extents)
+    return np.array(mesh.vertices) + np.array(shift), np.array(mesh.faces)
+
+
+def ball(radius=1.0):
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=radius)
+    return np.array(mesh.vertices), np.array(mesh.faces)
+
+
+def together(*meshes):
+    starts = np.cumsum([0] + [len(V) for V, _ in meshes])
+    return np.vstack([V for V, _ in meshes]), np.vstack([F + s for (_, F), s in zip(meshes, starts, strict=False)])
+
+
+def slow_winding(V, F, X):
+    """The solid angle of all faces (van Oosterom and Strackee 1983), in whole turns."""
+    a, b, c = (V[F[:, i]][None] - X[:, None] for i in range(3))
+    x, y, z = (np.linalg.norm(p, axis=-1) for p in (a, b, c))
+    triple = (a * np.cross(b, c)).sum(-1)
+    rest = x * y * z + (a * b).sum(-1) * z + (b * c).sum(-1) * x + (c * a).sum(-1) * y
+    return np.arctan2(triple, rest).sum(1) / (2 * np.pi)
+
+
+def solids():
+    V, F = ball()
+    turned = trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])[:3, :3]
+    return {
+        "ball": (V, F),
+        "box": box((1.0, 2.0, 0.5)),
+        "turned box": (box()[0] @ turned.T, box()[1]),
+        "overlapping": together(box(), box(shift=(0.4, 0.3, 0.2))),
+        "hollow": together((V, F), (0.5 * V, F[:, ::-1])),
+        "inside out": (V, F[:, ::-1]),
+        "torus": (lambda m: (np.array(m.vertices), np.array(m.faces)))(trimesh.creation.torus(1.0, 0.3)),
+    }
+
+
+@pytest.mark.parametrize("name", solids())
+def test_solid_angles_agree(name):
+    V, F = solids()[name]
+    assert why_not_solid(F) is None
+    X = np.random.default_rng(0).uniform(1.2 * V.min(0), 1.2 * V.max(0), (200, 3))
+    expected = slow_winding(V, F, X)
+    np.testing.assert_allclose(winding(V, F, X), expected, atol=1e-6)
+
+
+def test_points_level_with_edges_and_corners_are_counted_once():
+    V, F = box((2, 2, 2))
+    grid = np.stack(np.meshgrid(*[[-1.5, -1.0 + 2**-40, -0.5, 0.0, 0.5, 1.5]] * 3, indexing="ij"), -1).reshape(-1, 3)
+    inside = (np.abs(grid) < 1).all(1)
+    np.testing.assert_array_equal(winding(V, F, grid), inside.astype(int))
+
+
+def test_the_share_of_points_is_the_volume():
+    X = np.random.default_rng(0).uniform(-1, 1, (200_000, 3))
+    V, F = ball()
+    volume = trimesh.Trimesh(V, F).volume
+    assert (winding(V, F, X) != 0).mean() == pytest.approx(volume / 8, abs=4 * (0.25 / 200_000) ** 0.5)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5000])
+def test_any_number_of_points(n):
+    X = np.random.default_rng(0).uniform(-1, 1, (n, 3))
+    np.testing.assert_array_equal(winding(*box(), X), (np.abs(X) < 0.5).all(1).astype(int))
+
+
+def test_iou_of_shifted_boxes_is_that_on_paper():
+    """Unit boxes shifted by s share 1 - s of a unit, and have 1 + s together."""
+    rng = np.random.default_rng(0)
+    for s in (0.0, 0.25, 0.5, 1.5):
+        iou = volumetric_iou(box(), box(shift=(s, 0, 0)), 100_000, rng)
+        assert iou == pytest.approx(max(1 - s, 0) / (1 + min(s, 1)), abs=0.01)
+
+
+def test_iou_of_scaled_and_turned_solids_is_that_on_paper():
+    rng = np.random.default_rng(1)
+    V, F = ball()
+    assert volumetric_iou((V, F), (0.8 * V, F), 100_000, rng) == pytest.approx(0.8**3, abs=0.01)
+    # A square turned by 45 degrees shares a regular octagon of area 2 (sqrt 2 - 1) with itself.
+    turned = trimesh.transformations.rotation_matrix(np.pi / 4, [0, 1, 0])[:3, :3]
+    shared = 2 * (2**0.5 - 1)
+    W, G = box()
+    assert volumetric_iou((W, G), (W @ turned.T, G), 100_000, rng) == pytest.approx(shared / (2 - shared), abs=0.01)
+
+
+def test_overlapping_parts_count_once():
+    rng = np.random.default_rng(0)
+    double = together(box(), box(shift=(0.5, 0, 0)))
+    assert volumetric_iou(double, box((1.5, 1, 1), shift=(0.25, 0, 0)), 50_000, rng) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_no_solid_is_refused():
+    V, F = box()
+    rng = np.random.default_rng(0)
+    assert "do not have two faces" in why_not_solid(F[1:])
+    assert "different sides" in why_not_solid(np.vstack([F[1:], F[:1, ::-1]]))
+    assert np.isnan(volumetric_iou((V, F[1:]), (V, F), 10, rng))
+    assert np.isnan(volumetric_iou((V, F), (V, F[1:]), 10, rng))

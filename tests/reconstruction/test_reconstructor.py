@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from i2m_lib.dataset.dataset import load_images
+from i2m_lib.geometry.ffd import displace
+from i2m_lib.geometry.surfaces import barycentric_samples
+from i2m_lib.learning.azimuth import mirrored
+from i2m_lib.reconstruction.reconstructor import Reconstructor, read_image
+from i2m_lib.reconstruction.search import surface
+
+
+@pytest.fixture(scope="module")
+def reconstructor(tiny_run):
+    return Reconstructor.load(tiny_run.folder)
+
+
+@pytest.fixture(scope="module")
+def view(dataset):
+    return dataset.image(0)
+
+
+def test_an_image_becomes_a_mesh_with_the_template_faces(reconstructor, view):
+    r = reconstructor.reconstruct(view)
+    assert r.V.shape == r.template.V.shape
+    assert np.isfinite(r.V).all()
+    np.testing.assert_array_equal(r.F, r.template.F)
+    np.testing.assert_allclose(r.V, r.template.decode(r.d, r.weights))
+    assert 0 <= r.azimuth < 360
+
+
+def test_the_category_is_the_sum_of_its_templates(reconstructor, view):
+    r = reconstructor.reconstruct(view)
+    assert r.probabilities.sum() == pytest.approx(1, abs=1e-6)
+    assert reconstructor.graph.templates[r.probabilities.argmax()] is r.template
+    for synset, name in reconstructor.categories.items():
+        its = [p for p, t in zip(r.probabilities, reconstructor.graph.templates, strict=True) if t.synset == synset]
+        assert r.category_probabilities[name] == pytest.approx(sum(its))
+
+
+def test_a_batch_is_answered_like_its_images(reconstructor, dataset):
+    images = load_images(dataset, np.arange(3))
+    together = reconstructor.predict(images)
+    for image, answer in zip(images, together, strict=True):
+        alone = reconstructor.predict(image[None])[0]
+        np.testing.assert_allclose(alone.V, answer.V, atol=1e-4)
+
+
+def test_mirror_images_get_one_shape(reconstructor, view):
+    r, other = reconstructor.reconstruct(view), reconstructor.reconstruct(np.ascontiguousarray(view[:, ::-1]))
+    assert r.template is other.template
+    np.testing.assert_allclose(r.V, other.V, atol=1e-3)
+
+
+def test_mirror_images_are_seen_from_opposite_sides(reconstructor, dataset):
+    images = load_images(dataset, np.arange(3))
+    # The likeliest angle itself may be a tie, which rounding decides: the tiny network is unsure.
+    angles, others = (reconstructor.outputs(x)["azimuth"] for x in (images, images.flip(3)))
+    np.testing.assert_allclose(mirrored(angles), others, atol=1e-3)
+
+
+def test_a_search_stays_among_the_likely_templates(reconstructor, tiny_run, dataset):
+    images = load_images(dataset, np.arange(2))
+    searched = Reconstructor.load(tiny_run.folder, top_k=2, refinement=3)
+    for plain, found in zip(reconstructor.predict(images), searched.predict(images), strict=True):
+        assert found.template in searched.graph.templates
+        assert np.isfinite(found.V).all()
+        np.testing.assert_allclose(found.probabilities, plain.probabilities, atol=1e-6)
+        likely = np.argsort(-plain.probabilities)[:2]
+        assert found.template.model_id in [reconstructor.graph.templates[i].model_id for i in likely]
+    assert reconstructor.search is None
+
+
+def test_surface_samples_follow_the_decoded_mesh(reconstructor):
+    """S, M and R at samples say where the samples of the decoded mesh lie."""
+    template = reconstructor.graph.templates[0]
+    S, M, R = surface(template, n_edges=len(template.neighbours) + 1)
+    assert not R[-1].any()
+    rng = np.random.default_rng(0)
+    d, a = rng.normal(0, 0.05, (32, 3)), rng.random(len(template.neighbours))
+    moved = S + displace(M, d) + np.tensordot(a, R[: len(a)], axes=1)
+    face, w = barycentric_samples(template.V, template.F, len(S), np.random.default_rng(0))
+    expected = np.einsum("nc,nca->na", w, template.decode(d, a)[template.F[face]])
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_files_hold_the_mesh(reconstructor, view, tmp_path, suffix):
+    r = reconstructor.reconstruct(view)
+    loaded = trimesh.load_mesh(r.save(tmp_path / "out" / f"mesh.{suffix}"), process=False)
+    assert len(loaded.faces) == len(r.F)
+    np.testing.assert_allclose(loaded.bounds, r.mesh.bounds, atol=1e-5)
+
+
+def test_white_ground_and_transparency_say_the_same(view):
+    white = np.where(view[..., 3:] > 0, view[..., :3], 255).astype(np.uint8)
+    view = np.where(view[..., 3:] > 0, view, 0)
+    a, b = read_image(view).astype(float), read_image(white).astype(float)
+    assert np.abs(a - b)[..., 3].mean() < 8
+
+
+def test_a_file_and_its_pixels_say_the_same(view, tmp_path):
+    Image.fromarray(view).save(tmp_path / "view.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "view.png"), read_image(view))
+
+
+def test_bad_images_are_named(tmp_path, monkeypatch, view):
+    (tmp_path / "text.png").write_text("no image")
+    Image.fromarray(view).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    for name in ("missing.png", "text.png", "cut.png"):
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as an image"):
+            read_image(tmp_path / name)
+    with pytest.raises(ValueError, match="shows nothing: give one object on white"):
+        read_image(np.full((8, 8, 3), 255, np.uint8))
+    with pytest.raises(ValueError, match=r"must be \(h, w, 3 or 4\) uint8, not \(8, 8\) float64"):
+        read_image(np.zeros((8, 8)))
+    Image.fromarray(view).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=r"bomb.png cannot be read as an image \(Image size"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_a_run_without_a_model_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run 02_template_graph first"):
+        Reconstructor.load(tmp_path)

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from i2m_lib.paths import project_root
+from i2m_lib.study import report
+
+REFERENCE = project_root() / "results" / "reference"
+README = f"# Title\n{report.BEGIN}\nold\n{report.END}\nend\n"
+PROVENANCE = {
+    **{"run": "demo", "finished": "2026-05-01T12:00:00+00:00", "device": "A chip", "cores": 2},
+    **{"seconds": 61.2, "git": {"sha": "0123456789", "dirty": False}},
+}
+
+
+@pytest.fixture
+def summary() -> pd.DataFrame:
+    """Four methods out of order, the baseline and one from outside the ladder among them."""
+    methods = ["mine", "floor", "image2mesh", "image_retrieval"]
+    row = {"group": "category_mean", "n_shapes": 9, "win_rate": 0.75}
+    row |= {"difference": -0.004, "difference_low": -0.005, "difference_high": 0.001}
+    means = {"chamfer_l1": 0.02, "f_1": 31.26, "normal_consistency": 0.8126}
+    table = pd.DataFrame(
+        {"metric": metric, "method": method, "mean": mean, "low": 0.9 * mean, "high": 1.1 * mean}
+        for metric, mean in means.items()
+        for method in methods
+    ).assign(**row)
+    return pd.concat([table, table.assign(group="chair", mean=7.0)], ignore_index=True)
+
+
+@pytest.fixture
+def root(tmp_path: Path, summary: pd.DataFrame) -> Path:
+    reference = tmp_path / "results" / "reference"
+    values = {"image_retrieval": 2.0, "image2mesh": 1.5, "oracle_ffd": 1.0}
+    scores = pd.DataFrame({"method": values.keys(), "value": values.values()}).assign(
+        metric="chamfer_l1", protocol="canonical", split="test", synset="1", category="chair", model_id="a", view=0
+    )
+    for run in (reference, reference / "pretrained"):
+        run.mkdir(parents=True)
+        summary.to_parquet(run / "summary.parquet")
+        scores.to_parquet(run / "scores.parquet")
+        (run / "provenance.json").write_text(json.dumps(PROVENANCE))
+    (tmp_path / "README.md").write_text(README)
+    return tmp_path
+
+
+def test_the_table_follows_the_ladder(summary):
+    lines = report.results_table(summary).splitlines()
+    firsts = [line.split("|")[1].strip() for line in lines]
+    assert firsts == ["method", "---", "image_retrieval", "**image2mesh**", "floor", "mine"]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_table_shows_category_means(summary):
+    retrieval, _, floor = report.results_table(summary).splitlines()[2:5]
+    assert retrieval == "| image_retrieval | 2.00 [1.80, 2.20] | – | 31.3 | 0.813 | – |"
+    assert floor == "| floor | 2.00 [1.80, 2.20] | −0.40 [−0.50, +0.10] | 31.3 | 0.813 | 75 % |"
+
+
+def test_what_was_not_measured_is_a_dash(summary):
+    summary = summary[summary.metric == "chamfer_l1"].assign(win_rate=np.nan)
+    assert report.results_table(summary).splitlines()[4].endswith("| – | – | – |")
+
+
+def test_a_summary_without_category_means_is_refused(summary):
+    with pytest.raises(ValueError, match="run 04_evaluation"):
+        report.results_table(summary[summary.group == "chair"])
+
+
+def test_readme_is_rewritten_between_its_markers_once(root, capsys):
+    assert report.main(["--check"], root) == 1
+    assert (root / "README.md").read_text() == README
+    assert report.main([], root) == 0
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("# Title\n<!-- results -->\n| method |")
+    assert text.endswith("\n<!-- /results -->\nend\n")
+    assert "Run `demo` of 2026-05-01 on A chip, 2 cores, in 61 s, commit 0123456." in text
+    assert text.count("image2mesh closes 50% [50%, 50%] of the gap from image_retrieval to oracle_ffd.") == 2
+    assert text.count("| floor |") == 1
+    assert "old" not in text
+    assert report.main(["--check"], root) == 0
+
+
+def test_other_seeds_are_told_beside_the_reference(root):
+    assert "seed" not in report.expected_readme(root)
+    for name, change in {"seed1": 0.5, "seed2": -0.5}.items():
+        (root / "results" / "reference" / name).mkdir()
+        scores = pd.read_parquet(root / "results" / "reference" / "scores.parquet")
+        moved = scores.assign(value=scores.value + change)
+        moved.to_parquet(root / "results" / "reference" / name / "scores.parquet")
+    others = "with other seeds, 200.00 against 250.00, 100.00 against 150.00."
+    sentence = f"image2mesh scores 150.00 against 200.00 by image_retrieval; {others}"
+    assert sentence in report.expected_readme(root)
+
+
+@pytest.mark.parametrize("text", ["nothing", report.BEGIN, report.END + report.BEGIN])
+def test_a_readme_without_markers_is_refused(root, text, capsys):
+    (root / "README.md").write_text(text)
+    assert report.main([], root) == 1
+    assert "README.md needs a line" in capsys.readouterr().err
+
+
+def test_the_readme_is_current():
+    if not (REFERENCE / "summary.parquet").is_file():
+        pytest.skip("there is no results/reference/summary.parquet yet")
+    if report.BEGIN not in (project_root() / "README.md").read_text(encoding="utf-8"):
+        pytest.skip(f"README.md has no {report.BEGIN}")
+    assert report.main(["--check"]) == 0
