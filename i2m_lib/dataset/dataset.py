@@ -1,6 +1,7 @@
 """Reads a built dataset: tables, meshes and views. Needs neither VTK nor trimesh."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +114,28 @@ class Dataset:
     def image(self, index: int) -> np.ndarray:
         """(h,w,4) uint8 RGBA of one row of `views`, by its `index`."""
         return np.array(self.images[index])
+
+
+@dataclass(frozen=True)
+class Views:
+    """A chunk of b views: `rows` of `Dataset.views`, and their images (b, 4, h, w) uint8 with the true masks."""
+
+    rows: pd.DataFrame
+    images: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def chunks(dataset: Dataset, rows: pd.DataFrame, size: int = 256) -> Iterator[Views]:
+    """The views of `rows`, at least `size` at a time; the views of a model stay together where they are adjacent."""
+    last = rows.model_id.ne(rows.model_id.shift(-1)).to_numpy()
+    start = 0
+    for i in range(len(rows)):
+        if last[i] and (i + 1 - start >= size or i + 1 == len(rows)):
+            part = rows.iloc[start : i + 1].reset_index(drop=True)
+            yield Views(part, load_images(dataset, part["index"].to_numpy()))
+            start = i + 1
 
 
 def load_images(dataset: Dataset, index: np.ndarray) -> torch.Tensor:

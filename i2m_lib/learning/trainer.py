@@ -49,6 +49,16 @@ class Schedule:
         return (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a method was trained on: different views, optimiser steps, seconds and device; nothing if it was not."""
+
+    views: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    device: str = ""
+
+
 def seed_of(*numbers: int) -> int:
     """One seed from several numbers, such as (seed, epoch, step)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
