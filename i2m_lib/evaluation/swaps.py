@@ -14,6 +14,7 @@ from i2m_lib.geometry.surfaces import sample_surface
 from i2m_lib.graph.fits import Fits
 from i2m_lib.reconstruction.reconstructor import Reconstructor
 from i2m_lib.reconstruction.search import used_weights
+from i2m_lib.scoring.statistics import category_mean
 
 N_SAMPLES = 4096
 
@@ -45,7 +46,7 @@ class Distances:
     def mean(self, answers: list, views: pd.DataFrame) -> float:
         """Category mean over answers with V and F, one for each of the views."""
         values = [self(r.V, r.F, m) for r, m in zip(answers, views.model_id, strict=True)]
-        return float(views.assign(value=values).groupby("synset").value.mean().mean())
+        return category_mean(values, views.synset)
 
 
 def _distances(dataset: Dataset, seed: int, model_id: str, surfaces: list) -> list[float]:

@@ -1,4 +1,11 @@
-"""Nearest points: KD-trees, and the one Chamfer distance."""
+"""Nearest points between two clouds by KD-trees, and the distances made of them; `batched_nearest` is the torch twin.
+
+With d_x (n,) the distances from each point of X to its nearest point of Y, and d_y (m,) those from Y to X:
+
+    chamfer_l1   (mean d_x + mean d_y) / 2                      0 .. inf
+    chamfer_l2   mean d_x^2 + mean d_y^2                        0 .. inf
+    dist(t)      share of d_x^2 > t plus share of d_y^2 > t     0 .. 2
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,23 +16,43 @@ from scipy.spatial import cKDTree
 
 @dataclass(frozen=True)
 class Target:
-    """Samples (m, 3) of the surface to reach, in random order, and their KD-tree."""
+    """Points (m, 3) and their KD-tree."""
 
     points: np.ndarray
     tree: cKDTree
 
     @classmethod
     def of(cls, points: np.ndarray) -> "Target":
+        # Most trees here answer few queries: balancing one would cost more time than it saves.
         return cls(points, cKDTree(points, balanced_tree=False, compact_nodes=False))
 
     @cached_property
     def coarse(self) -> "Target":
-        """Every second sample: enough while the source is stiff."""
+        """Every second point, of samples in random order: enough while a registration is stiff."""
         return Target.of(self.points[::2])
 
 
-def chamfer(points: np.ndarray, target: Target) -> float:
-    """Mean of the two directed mean distances between points (s, 3) and the target's samples."""
-    forward = target.tree.query(points)[0].mean()
-    back = cKDTree(points, balanced_tree=False, compact_nodes=False).query(target.points)[0].mean()
-    return float((forward + back) / 2)
+def distances(X: np.ndarray | Target, Y: Target) -> tuple[np.ndarray, np.ndarray]:
+    """d_x (n,), d_y (m,) between points X (n, 3), indexed or not, and Y (m, 3)."""
+    X = X if isinstance(X, Target) else Target.of(X)
+    return Y.tree.query(X.points)[0], X.tree.query(Y.points)[0]
+
+
+def chamfer(X: np.ndarray | Target, Y: Target) -> float:
+    """Chamfer-L1 between points X (n, 3), indexed or not, and Y (m, 3)."""
+    return chamfer_l1(*distances(X, Y))
+
+
+def chamfer_l1(d_x: np.ndarray, d_y: np.ndarray) -> float:
+    """Mean of the two directed mean distances; scales linearly."""
+    return float(d_x.mean() + d_y.mean()) / 2
+
+
+def chamfer_l2(d_x: np.ndarray, d_y: np.ndarray) -> float:
+    """Sum of the two directed mean squared distances; scales quadratically."""
+    return float((d_x**2).mean() + (d_y**2).mean())
+
+
+def dist(d_x: np.ndarray, d_y: np.ndarray, threshold: float) -> float:
+    """Dist of the official Image2Mesh code: shares whose squared distance exceeds `threshold`, summed."""
+    return float((d_x**2 > threshold).mean() + (d_y**2 > threshold).mean())

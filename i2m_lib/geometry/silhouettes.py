@@ -6,6 +6,7 @@ import numpy as np
 
 from .cameras import OVERSAMPLING, Camera
 from .surfaces import why_broken
+from .voxels import mask_iou
 
 START = Camera(azimuth=0.0, elevation=15.0, distance=2.0, focal=1.5)
 COARSE, N_REFINEMENTS = 48, 4  # pixels of the first search; halvings of its steps
@@ -113,8 +114,3 @@ def _spans(corners: np.ndarray, triangle: np.ndarray, row: np.ndarray) -> tuple[
         left = np.where(meets, np.minimum(left, u), left)
         right = np.where(meets, np.maximum(right, u), right)
     return left, right
-
-
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks; 0 where both are empty."""
-    return float((a & b).sum() / max((a | b).sum(), 1))

@@ -1,4 +1,4 @@
-"""Solids as voxels of the cube [-1/2, 1/2]^3."""
+"""Solids as voxels of the cube [-1/2, 1/2]^3, and the share that two of them have in common."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def solid(points: np.ndarray, resolution: int) -> np.ndarray:
     """Voxels (r, r, r) bool of the cube [-1/2, 1/2]^3 that samples (n, 3) of a surface enclose.
 
-    The inside test needs no watertight mesh: a voxel is inside if along each of the three axes it lies between
-    the first and the last voxel that the surface meets.
+    The mesh need not be watertight: a voxel is inside if along each of the three axes it lies between the first and
+    the last voxel that the surface meets.
     """
     grid = np.zeros((resolution,) * 3, dtype=bool)
     cells = np.clip(((points + 0.5) * resolution).astype(int), 0, resolution - 1)
@@ -20,6 +20,6 @@ def solid(points: np.ndarray, resolution: int) -> np.ndarray:
     return inside | grid
 
 
-def voxel_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two voxel grids."""
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union, 0..1, of two masks, grids or lists of bool of one shape; 0 where both are empty."""
     return float((a & b).sum() / max((a | b).sum(), 1))

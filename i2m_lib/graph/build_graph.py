@@ -23,7 +23,7 @@ from i2m_lib.geometry.batched_registration import fit_many
 from i2m_lib.geometry.nearest import Target
 from i2m_lib.geometry.registration import fit_cost, fit_ffd, register, turned_share
 from i2m_lib.geometry.source_mesh import N_SAMPLES, Source, sampling_matrix
-from i2m_lib.geometry.voxels import solid, voxel_iou
+from i2m_lib.geometry.voxels import mask_iou, solid
 
 from .fits import Fits
 from .linear_combination import fit_weights, source_of
@@ -235,7 +235,7 @@ def score_edges(mesh: Mesh, source: Source, targets: list, d: np.ndarray, solids
     for x, target, shape in zip(d, targets, solids, strict=True):
         r = register(source, target, x)
         dist, residual = official_dist(source.A @ r.V, target)
-        iou = voxel_iou(solid(dense @ r.V, RESOLUTION), shape)
+        iou = mask_iou(solid(dense @ r.V, RESOLUTION), shape)
         rows.append((r.d, r.c, dist, iou, residual, r.flipped, r.collapsed))
     names = ("edge_d", "c", "dist", "iou", "residual", "flipped", "collapsed")
     return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

@@ -105,7 +105,7 @@ def spread_of_runs(runs: Mapping[str, pd.DataFrame], metric: str) -> pd.DataFram
     for name, table in tables.items():
         if set(table.index) != set(tables[first].index):
             raise ValueError(f"runs {first} and {name} score different shapes: evaluate them on one split")
-    means = pd.DataFrame({name: t.groupby("category", observed=True).mean().mean() for name, t in tables.items()})
+    means = pd.DataFrame({n: category_mean(t, t.index.get_level_values("category")) for n, t in tables.items()})
     spread = {"mean": means.mean(axis=1), "std": means.std(axis=1), "range": means.max(axis=1) - means.min(axis=1)}
     return means.assign(**spread).loc[tables[first].columns]
 
@@ -132,8 +132,14 @@ def bootstrap(values: np.ndarray, category: np.ndarray, *, n_boot: int, seed: in
 
 
 def category_means(values: np.ndarray, category: np.ndarray) -> np.ndarray:
-    """Means (C, k) of values (n, k) within each category (n,), sorted by name."""
+    """Means (C, ...) of values (n, ...) within each category (n,), sorted by name."""
     return np.stack([values[category == name].mean(0) for name in np.unique(category)])
+
+
+def category_mean(values: np.ndarray | pd.Series | pd.DataFrame, category: np.ndarray | pd.Series) -> float | pd.Series:
+    """Mean over categories (n,) of the means within them: a float of values (n,), a Series of a table's columns."""
+    means = category_means(np.asarray(values, float), np.asarray(category)).mean(0)
+    return pd.Series(means, values.columns) if isinstance(values, pd.DataFrame) else float(means)
 
 
 def groups(category: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.geometry.voxels import solid, voxel_iou
+from i2m_lib.geometry.voxels import mask_iou, solid
 from i2m_lib.graph.template_choice import descriptor, greedy_coverage, k_medoids, spread
 
 
@@ -29,11 +29,11 @@ def test_an_open_box_holds_what_three_axes_see():
     assert solid(samples(box), 16).mean() < 0.5 * 0.8**3
 
 
-def test_voxel_iou_of_boxes():
+def test_mask_iou_of_boxes():
     a, b = np.zeros((4, 4, 4), bool), np.zeros((4, 4, 4), bool)
     a[:2], b[1:3] = True, True
-    assert voxel_iou(a, b) == pytest.approx(1 / 3)
-    assert voxel_iou(a, a) == 1
+    assert mask_iou(a, b) == pytest.approx(1 / 3)
+    assert mask_iou(a, a) == 1
 
 
 def test_the_descriptor_does_not_see_proportions():

@@ -6,6 +6,7 @@ from i2m_lib.scoring.statistics import (
     COLUMNS,
     PERCENTILES,
     bootstrap,
+    category_mean,
     category_means,
     gap_closed,
     groups,
@@ -106,6 +107,13 @@ def test_groups_are_the_means_they_are_called():
     by_category = [values[category == name].mean(0) for name in names[:3]]
     expected = [*by_category, np.mean(by_category, axis=0), values.mean(0)]
     np.testing.assert_allclose(means, expected, rtol=1e-13)
+
+
+def test_every_category_weighs_the_same():
+    table = pd.DataFrame({"a": [1.0, 3.0, 10.0], "b": [0.0, 0.0, 1.0]})
+    category = pd.Series(["chair", "chair", "sofa"])
+    assert category_mean(table.a, category) == category_mean(table.a.to_numpy(), category.to_numpy()) == 6
+    assert category_mean(table, category).to_dict() == {"a": 6.0, "b": 0.5}
 
 
 def test_bootstrap_is_stratified_and_paired():
