@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from .cameras import OVERSAMPLING, Camera
+from .spans import spans
 from .surfaces import why_broken
 from .voxels import mask_iou
 
@@ -78,39 +79,20 @@ def reduced(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def silhouette(V: np.ndarray, F: np.ndarray, camera: Camera, size: int) -> np.ndarray:
-    """(size,size) bool: the mask of the surface, by plain arithmetic. Vertices V (n,3) must lie in
-    front of the camera. A triangle covers the places whose centre is inside it; `Renderer` makes
-    its masks by the same rule."""
+    """(size, size) bool: the mask of the surface V (n, 3), F (m, 3), which must lie in front of the camera.
+
+    A triangle covers the places whose centre is inside it; `Renderer` makes its masks by the same rule.
+    """
     pixels = size * OVERSAMPLING
-    corners = camera.project(V)[F] * pixels - 0.5  # (m,3,2), places at whole numbers
+    corners = camera.project(V)[F] * pixels - 0.5  # (m, 3, 2), places at whole numbers
     first, last = np.ceil(corners[..., 1].min(1)), np.floor(corners[..., 1].max(1))
     first, last = np.clip([first, last + 1], 0, pixels).astype(np.int64)
-    # Each triangle becomes a span on each row of places that it meets.
-    n_rows = np.maximum(last - first, 0)
-    triangle = np.repeat(np.arange(len(F)), n_rows)
-    row = np.arange(len(triangle)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows) + first[triangle]
-    left, right = _spans(corners, triangle, row)
+    _, row, left, right = spans(corners, first, np.maximum(last - first, 0), 0)
     start, stop = np.clip([np.ceil(left), np.floor(right) + 1], 0, pixels).astype(np.int64)
     hit = start < stop
     # Where spans begin minus where they end, summed along the row, counts the layers.
     width = pixels + 1
-    begins = np.bincount(row[hit] * width + start[hit], minlength=pixels * width)
-    ends = np.bincount(row[hit] * width + stop[hit], minlength=pixels * width)
+    begins, ends = (np.bincount(row[hit] * width + at[hit], minlength=pixels * width) for at in (start, stop))
     covered = (begins - ends).reshape(pixels, width).cumsum(1)[:, :-1] > 0
     blocks = covered.reshape(size, OVERSAMPLING, size, OVERSAMPLING)
     return 2 * blocks.sum((1, 3)) >= OVERSAMPLING**2
-
-
-def _spans(corners: np.ndarray, triangle: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the edges of each `triangle` (k,) first and last meet the line v = `row` (k,)."""
-    left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
-    for i in range(3):
-        p, q = corners[:, i], corners[:, (i + 1) % 3]
-        rise = q[:, 1] - p[:, 1]
-        slope = (q[:, 0] - p[:, 0]) / np.where(rise == 0, 1, rise)
-        u = p[triangle, 0] + (row - p[triangle, 1]) * slope[triangle]
-        low, high = np.minimum(p[:, 1], q[:, 1]), np.maximum(p[:, 1], q[:, 1])
-        meets = (rise != 0)[triangle] & (low[triangle] <= row) & (row <= high[triangle])
-        left = np.where(meets, np.minimum(left, u), left)
-        right = np.where(meets, np.maximum(right, u), right)
-    return left, right

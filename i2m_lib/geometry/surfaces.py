@@ -64,6 +64,13 @@ def used(V: np.ndarray, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(V, dtype=np.float64)[index], F.reshape(-1, 3)
 
 
+def merged(V: np.ndarray, F: np.ndarray) -> Surface:
+    """The surface with vertices of equal position made one, without faces that then have two equal corners."""
+    V, index = np.unique(V, axis=0, return_inverse=True)
+    F = index.reshape(-1)[F]
+    return V, F[(np.roll(F, 1, axis=1) != F).all(1)]
+
+
 def why_broken(V: np.ndarray, F: np.ndarray) -> str | None:
     """Why vertices V (n, 3) and faces F (m, 3) make no surface, as a clause, or None if they do."""
     V, F = np.asarray(V), np.asarray(F)

@@ -1,28 +1,76 @@
 """Inside or outside: the winding number of solids, and the volume that two of them share.
 
 The inside test of every IoU here: a point is inside where the winding number of the surface around it is not zero. For
-a surface that bounds a solid (see `surfaces.why_not_solid`) it is a whole number, whichever way its faces point, and it
-is right where parts overlap, which counting crossings by odd and even is not. Other surfaces are refused.
+a surface that bounds a solid (`as_solid`) it is a whole number, and it is right where parts overlap, which counting
+crossings by odd and even is not. Other surfaces are refused.
 """
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from .surfaces import Surface, cross_products, why_not_solid
+from .spans import ranges, spans
+from .surfaces import Surface, cross_products, merged, why_not_solid
+from .voxels import mask_iou
 
 POINTS_PER_STRIP = 700
 
 
-def volumetric_iou(A: Surface, B: Surface, n: int, rng: np.random.Generator) -> float:
-    """Intersection over union of the volumes in two solids, 0..1, by n points uniform in the box around both.
-
-    NaN where one of them is no solid. Standard error about sqrt(iou (1 - iou) / points in the union).
-    """
-    if why_not_solid(A[1]) or why_not_solid(B[1]):
+def volumetric_iou(A: Surface | None, B: Surface | None, n: int, rng: np.random.Generator) -> float:
+    """Intersection over union of the volumes in two solids (`as_solid`), 0..1, by n points uniform in the box around
+    both; NaN where one of them is None. Standard error about sqrt(iou (1 - iou) / points in the union)."""
+    if A is None or B is None:
         return np.nan
     corners = np.concatenate([V[F].reshape(-1, 3) for V, F in (A, B)])
     points = rng.uniform(corners.min(0), corners.max(0), (n, 3))
-    a, b = (winding(V, F, points) != 0 for V, F in (A, B))
-    return float((a & b).sum() / max((a | b).sum(), 1))
+    return mask_iou(*(winding(V, F, points) != 0 for V, F in (A, B)))
+
+
+def as_solid(V: np.ndarray, F: np.ndarray) -> Surface | None:
+    """The solid that V (n, 3), F (m, 3) bound, or None if they bound none (`surfaces.why_not_solid`).
+
+    Equal positions are merged if the surface is closed only then, as in STL, flat-shaded GLB and OBJ with seams.
+    Connected parts are turned outwards, as parts that overlap would cancel if they were turned to different sides. A
+    part inside another one keeps its orientation relative to that one, so that a cavity stays empty.
+    """
+    if why_not_solid(F):
+        V, F = merged(V, F)
+        if not len(F) or why_not_solid(F):
+            return None
+    part = _parts(F)
+    corners = np.moveaxis((V - V.mean(0))[F], 1, 0)
+    volume = np.bincount(part, (corners[0] * np.cross(corners[1], corners[2])).sum(1))
+    side = np.where(volume < 0, -1, 1)
+    if (side == side[0]).all():
+        return V, F
+    order = np.argsort(-np.abs(volume), kind="stable")
+    around, turned = _containers(V, F, part, order), np.ones_like(side)
+    for i in order:
+        turned[i] = side[i] if around[i] < 0 else turned[around[i]]
+    # Exchanging two corners, not reversing all three, changes the sign of every product below and no digit.
+    return V, np.where(turned[part, None] < 0, F[:, [0, 2, 1]], F)
+
+
+def _parts(F: np.ndarray) -> np.ndarray:
+    """(m,) the number of the connected part of each face of a solid; parts are connected by edges."""
+    edges = np.sort(F[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    a, b = (np.lexsort(edges.T) // 3).reshape(-1, 2).T  # each edge has two faces
+    return connected_components(coo_array((np.ones(len(a)), (a, b)), (len(F), len(F))), directed=False)[1]
+
+
+def _containers(V: np.ndarray, F: np.ndarray, part: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The smallest part that each part lies inside of, -1 where there is none; `order` is from large to small."""
+    vertices = [V[np.unique(F[part == i])] for i in range(len(order))]
+    low, high = (np.array([f(X, axis=0) for X in vertices]) for f in (np.min, np.max))
+    found = np.full(len(order), -1)
+    for k, outer in enumerate(order):
+        rest = order[k + 1 :]
+        rest = rest[((low[rest] >= low[outer]) & (high[rest] <= high[outer])).all(1)]
+        if len(rest):
+            w = winding(V, F[part == outer], np.concatenate([vertices[i] for i in rest]))
+            outside = np.repeat(rest, [len(vertices[i]) for i in rest])[w == 0]
+            found[np.setdiff1d(rest, outside)] = outer
+    return found
 
 
 def winding(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> np.ndarray:
@@ -32,7 +80,7 @@ def winding(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> np.ndarray:
     A ray from each point along one axis counts +1 for each face that it leaves the solid by and -1 for each that it
     enters by. Points are sorted into thin strips and along them, so that a face meets whole runs of points.
     """
-    # Along the axis that faces turn to least, a ray meets fewest of them.
+    # Along the axis that the faces are turned to least, a ray meets fewest of them.
     axis = int(np.abs(cross_products(V, F)).sum(0).argmin())
     order = [(axis + 1) % 3, (axis + 2) % 3, axis]
     V, X = V[:, order], X[:, order]
@@ -47,8 +95,7 @@ def winding(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> np.ndarray:
     face, point, out = face[hit], point[hit], out[hit]
     offset = np.einsum("mk,mk->m", normals, V[F[:, 0]])
     below = (np.einsum("nk,nk->n", normals[face], X[point]) < offset[face]) == out
-    signs = np.where(out[below], 1.0, -1.0)
-    return np.bincount(point[below], signs, len(X)).astype(np.int64)
+    return np.bincount(point[below], np.where(out[below], 1.0, -1.0), len(X)).astype(np.int64)
 
 
 def _left_of_edge(p: np.ndarray, q: np.ndarray, face: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -64,38 +111,19 @@ def _left_of_edge(p: np.ndarray, q: np.ndarray, face: np.ndarray, x: np.ndarray,
 def _candidates(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (face, point) that hold every point seen within a face along the last axis, and few others."""
     low, extent = V.min(0)[:2], np.ptp(V, axis=0)[:2] * (1 + 1e-9)
+    extent[extent == 0] = 1  # a flat part holds no point
     at = (X[:, :2] - low) / extent
     near = np.flatnonzero(((at >= 0) & (at < 1)).all(1))
     n_strips = max(1, len(near) // POINTS_PER_STRIP)
-    u, strip = at[near, 0], (at[near, 1] * n_strips).astype(np.int64)
     # One number orders by strip and, within it, along the strip.
-    key = 2 * strip + u
+    key = 2 * (at[near, 1] * n_strips).astype(np.int64) + at[near, 0]
     order = np.argsort(key)
     key, near = key[order], near[order]
     corners = (V[F][..., :2] - low) / extent * [1, n_strips]
-    face, row, left, right = _spans(corners, n_strips)
+    first = np.floor(corners[..., 1].min(1)).astype(np.int64)
+    last = np.minimum(np.floor(corners[..., 1].max(1)).astype(np.int64), n_strips - 1)
+    face, row, left, right = spans(corners, first, last - first + 1, 1)
     start = np.searchsorted(key, 2 * row + left - 1e-9)
     count = np.maximum(np.searchsorted(key, 2 * row + right + 1e-9) - start, 0)
-    face = np.repeat(face, count)
-    position = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(start, count)
-    return face, near[position]
-
-
-def _spans(corners: np.ndarray, n_strips: int) -> tuple[np.ndarray, ...]:
-    """Each triangle (m, 3, 2) cut into strips v in [row, row + 1]: triangle, row, and the least and largest u."""
-    first = np.floor(corners[..., 1].min(1)).astype(np.int64)
-    n_rows = np.minimum(np.floor(corners[..., 1].max(1)).astype(np.int64), n_strips - 1) - first + 1
-    triangle = np.repeat(np.arange(len(corners)), n_rows)
-    row = np.arange(len(triangle)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows) + first[triangle]
-    left, right = np.full(len(row), np.inf), np.full(len(row), -np.inf)
-    for i in range(3):
-        p, q = corners[:, i], corners[:, (i + 1) % 3]
-        rise = q[:, 1] - p[:, 1]
-        safe = np.where(rise == 0, 1, rise)
-        low, high = np.minimum(p[:, 1], q[:, 1])[triangle], np.maximum(p[:, 1], q[:, 1])[triangle]
-        meets = (low <= row + 1) & (high >= row) & (rise != 0)[triangle]
-        for v in (np.maximum(low, row), np.minimum(high, row + 1)):
-            u = p[triangle, 0] + (v - p[triangle, 1]) * ((q[:, 0] - p[:, 0]) / safe)[triangle]
-            left = np.where(meets, np.minimum(left, u), left)
-            right = np.where(meets, np.maximum(right, u), right)
-    return triangle, row, left, right
+    span, position = ranges(start, count)
+    return face[span], near[position]

@@ -10,11 +10,12 @@ A protocol answers to every prediction: one that has no surface scores `target.w
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from i2m_lib.geometry.surfaces import cross_products, sample_surface, used, why_broken, why_not_solid
-from i2m_lib.geometry.winding import volumetric_iou
+from i2m_lib.geometry.surfaces import Surface, cross_products, sample_surface, used, why_broken
+from i2m_lib.geometry.winding import as_solid, volumetric_iou
 
 from .metrics import Nearest, OrientedPoints
 from .placement import ALIGNMENTS, SCALES
@@ -106,6 +107,11 @@ class PreparedTarget:
     diagonal: float
     points: OrientedPoints | None
 
+    @cached_property
+    def solid(self) -> Surface | None:
+        """The solid that the scaled ground truth bounds, or None."""
+        return as_solid(self.factor * self.V, self.F)
+
     def score(self, V: np.ndarray, F: np.ndarray, seed: int) -> dict[str, float]:
         """Metric name -> value for the predicted mesh V (n, 3), F (m, 3) in the protocol's frame.
 
@@ -124,7 +130,7 @@ class PreparedTarget:
             scores["normal_consistency"] = near.normal_consistency()
         if p.n_inside:
             rng = np.random.default_rng([2, seed])
-            scores["iou"] = volumetric_iou((V, F), (self.factor * self.V, self.F), p.n_inside, rng)
+            scores["iou"] = volumetric_iou(self.solid and as_solid(V, F), self.solid, p.n_inside, rng)
         return scores | {name: near.dist(t) for name, t in p.dist_thresholds.items()}
 
     def near(self, V: np.ndarray, F: np.ndarray, seed: int) -> Nearest:
@@ -146,7 +152,7 @@ class PreparedTarget:
         if p.normals:
             scores["normal_consistency"] = 0.0
         if p.n_inside:
-            scores["iou"] = np.nan if why_not_solid(self.F) else 0.0
+            scores["iou"] = 0.0 if self.solid else np.nan
         return scores | dict.fromkeys(p.dist_thresholds, 2.0)
 
 
