@@ -1,13 +1,14 @@
 # make study    runs the notebooks in order and prints the results table
 #     RUN=name                 a study of its own: results/name, data/name
-#     CORPUS=/path             another corpus; its folder's name is the run's, unless RUN is given
+#     CORPUS=/path             another corpus; results/name and data/name-dataset, named after its folder unless RUN is given
 #     PARAMS=params/x.yaml     other parameters
-#     SET="name=value ..."     single ones
+#     SET="name=value ..."     single ones, values as in yaml
 #     FROM=03                  resumes there
 # make test     ruff, pytest and the notebooks
 # make lab      JupyterLab in notebooks/
 # make format   ruff's formatter and fixes; notebooks without their outputs, but for those that are kept
 # make reference    results/demo (or RUN), seed* and, if it is there, pretrained become the committed reference, README shows it
+#     MIXED=1                  although files were made by several commits or with uncommitted changes
 # make lock     requirements.lock anew, from the newest versions that pyproject.toml allows
 # PYTHON=/path/to/python3.12 chooses the Python (>= 3.11) that .venv is made from.
 
@@ -17,17 +18,16 @@ PIP := $(PY) -m pip --disable-pip-version-check
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done), $(error No Python >= 3.11 with venv was found: name one by PYTHON=))
-
 PARAMS ?= params/demo.yaml
-ifdef CORPUS
-RUN ?= $(notdir $(CORPUS:/=))
-endif
-SETTINGS = $(if $(RUN),'run=$(RUN)' 'dataset=data/$(RUN)') $(if $(CORPUS),'corpus_root=$(CORPUS)') $(SET)
 
 .PHONY: study test lab format lock reference
 
+# By the environment, where neither make nor the shell reads quotes, spaces or dollars.
+study: export STUDY_RUN = $(value RUN)
+study: export STUDY_CORPUS = $(value CORPUS)
+study: export STUDY_SET = $(value SET)
 study: $(INSTALLED)
-	$(PY) -m i2m_lib.study $(PARAMS) $(if $(FROM),--from $(FROM)) $(if $(strip $(SETTINGS)),--set $(SETTINGS))
+	$(PY) -m i2m_lib.study "$(PARAMS)" $(if $(FROM),--from $(FROM))
 
 test: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -42,22 +42,8 @@ format: $(INSTALLED)
 	$(PY) -m ruff format .
 	$(PY) -m nbstripout --keep-count --keep-id notebooks/*.ipynb
 
-PRETRAINED := figures graph model.safetensors model.json provenance.json \
-	history.parquet scores.parquet summary.parquet
-REFERENCE := results/reference
-MADE := results/$(or $(RUN),demo)
-
 reference: $(INSTALLED)
-	test -f $(MADE)/summary.parquet
-	find $(REFERENCE) -mindepth 1 -maxdepth 1 ! -name pretrained -exec rm -r {} +
-	cp -r $(MADE)/figures $(MADE)/provenance.json $(MADE)/*.parquet $(REFERENCE)
-	for run in $(notdir $(wildcard results/seed*)); do mkdir $(REFERENCE)/$$run \
-		&& cp results/$$run/scores.parquet results/$$run/provenance.json $(REFERENCE)/$$run; done
-ifneq ($(wildcard results/pretrained/summary.parquet),)
-	rm -rf $(REFERENCE)/pretrained && mkdir $(REFERENCE)/pretrained
-	cp -r $(addprefix results/pretrained/,$(PRETRAINED)) $(REFERENCE)/pretrained
-endif
-	$(PY) -m i2m_lib.study.report
+	$(PY) -m i2m_lib.study.reference $(or $(RUN),demo) $(if $(MIXED),--mixed)
 
 # Only Linux has the packages of CUDA. setuptools comes from the lock, so nothing else is fetched.
 lock: $(INSTALLED)

@@ -5,10 +5,9 @@ python -m i2m_lib.study.report --check    exits 1 if README.md does not show wha
 """
 
 import argparse
-import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -17,18 +16,17 @@ from i2m_lib.files import whole
 from i2m_lib.paths import project_root
 from i2m_lib.scoring.statistics import gap_closed, spread_of_runs
 
-LADDER = [
-    *["random_shape", "mean_shape", "image_retrieval", "cluster_classifier"],
-    *["template", "template_ffd", "image2mesh"],
-    *["learning_ffd", "image2mesh_paper"],
-    *["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
-]
+from .provenance import read_provenance
+
 BASELINE, OURS = "image_retrieval", "image2mesh"
-LEARNT = LADDER[2:7]  # by our network, or from its codes
-HEADER = [
-    *["method", "Chamfer-L1 ×100", f"difference to {BASELINE}"],
-    *["F@1 %", "normal consistency", "win rate"],
-]
+TOLD = {  # all methods in the order of tables, by what each is told of an object
+    "the category": ["random_shape", "mean_shape"],
+    "the image": [BASELINE, "cluster_classifier", "template", "template_ffd", OURS],
+    "the image and the category": ["learning_ffd", "image2mesh_paper"],
+    "the true shape": ["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
+}
+LADDER = {method: told for told, methods in TOLD.items() for method in methods}
+HEADER = f"method|told|Chamfer-L1 ×100|difference to {BASELINE}|F@1 %|normal consistency|win rate".split("|")
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -39,75 +37,65 @@ def in_order(methods: Iterable[str]) -> list[str]:
 
 
 def results_table(summary: pd.DataFrame) -> str:
-    """A markdown table with a row for each method, in the ladder's order, others after it.
-
-    `summary` has the columns metric, method, group, mean, low, high, difference, difference_low,
-    difference_high and win_rate; shown are its rows of group 'category_mean'. The difference is
-    the method's Chamfer-L1 minus the baseline's, the win rate the share of shapes it is lower for.
-    Raises ValueError if `summary` has no such rows.
-    """
+    """A markdown table of the category means in `summary` (see `statistics.summarise`): a row for each method. The
+    difference is in Chamfer-L1; the win rate is the share of shapes whose Chamfer-L1 is below the baseline's. Raises
+    ValueError if `summary` has no category mean of Chamfer-L1."""
     rows = summary[summary["group"] == "category_mean"].set_index(["metric", "method"])
     if "chamfer_l1" not in rows.index.get_level_values("metric"):
         raise ValueError("The summary has no category_mean of chamfer_l1: run 04_evaluation.")
     chamfer = rows.loc["chamfer_l1"]
-    lines = [HEADER, ["---"] + ["---:"] * (len(HEADER) - 1)]
+    lines = [HEADER, ["---", "---", *["---:"] * 5]]
     lines += [_row(method, chamfer.loc[method], rows["mean"]) for method in in_order(chamfer.index)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _row(method: str, chamfer: pd.Series, means: pd.Series) -> list[str]:
-    difference, wins = "–", "–"
-    if method != BASELINE:
-        columns = ["difference", "difference_low", "difference_high"]
-        difference = _interval(*100 * chamfer[columns], sign="+")
-        wins = _number(chamfer["win_rate"], "{:.0%}".format).replace("%", " %")
     cells = [
-        method,
-        _interval(*100 * chamfer[["mean", "low", "high"]]),
-        difference,
-        _number(means.get(("f_1", method)), "{:.1f}".format),
-        _number(means.get(("normal_consistency", method)), "{:.3f}".format),
-        wins,
+        *(method, LADDER.get(method, "–").replace("the ", "")),
+        _text("{:.2f} [{:.2f}, {:.2f}]", *100 * chamfer[["mean", "low", "high"]]),
+        _text("{:+.2f} [{:+.2f}, {:+.2f}]", *100 * chamfer[["difference", "difference_low", "difference_high"]]),
+        _text("{:.1f}", means.get(("f_1", method))),
+        _text("{:.3f}", means.get(("normal_consistency", method))),
+        _text("{:.0f} %", 100 * chamfer["win_rate"]),
     ]
+    if method == BASELINE:
+        cells[3] = cells[-1] = "–"
     return [f"**{cell}**" for cell in cells] if method == OURS else cells
 
 
-def _number(value: float | None, text: Callable[[float], str]) -> str:
-    return "–" if pd.isna(value) else text(value).replace("-", "−")
+def _text(form: str, *values: float | None) -> str:
+    return "–" if any(map(pd.isna, values)) else form.format(*values).replace("-", "−")
 
 
-def _interval(mean: float, low: float, high: float, sign: str = "") -> str:
-    mean, low, high = (_number(v, f"{{:{sign}.2f}}".format) for v in (mean, low, high))
-    return f"{mean} [{low}, {high}]"
+def commits_of(provenance: dict) -> str:
+    """The commits that made a run: `commit 0123456`, and what is not clean about them."""
+    first, *more = (commit[:7] for commit in provenance["commits"])
+    commits = f"mixed commits ({', '.join([first, *more])})" if more else f"commit {first}"
+    return commits + " with uncommitted changes" * provenance["dirty"]
 
 
 def run_line(provenance: dict) -> str:
-    """One sentence on the run that made the numbers."""
-    date = datetime.fromisoformat(provenance["finished"]).date().isoformat()
-    sha = provenance["git"]["sha"]
-    commit = f", commit {sha[:7]}" if sha else ""
-    return (
-        f"Run `{provenance['run']}` of {date} on {provenance['device']}, {provenance['cores']} "
-        f"cores, in {provenance['seconds']:.0f} s{commit}. Category means on the test split, "
-        "with 95 % intervals over shapes."
-    )
-
-
-def with_results(readme: str, results: str) -> str:
-    """`readme` with the results between its two markers. Raises ValueError."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"README.md needs a line {BEGIN} and, below it, a line {END}.")
-    return f"{before}{BEGIN}\n{results}\n{END}{after}"
+    """One sentence on the run that made the numbers; its time is that of a run by one commit."""
+    notebooks = provenance["notebooks"].values()
+    date, seconds = max(n["finished"] for n in notebooks)[:10], sum(n["seconds"] for n in notebooks)
+    time = f" in {seconds:.0f} s" if len(provenance["commits"]) == 1 else ""
+    machine = f"{provenance['device']}, {provenance['cores']} cores"
+    scope = "Category means on the test split, with 95 % intervals over shapes."
+    return f"Run `{provenance['run']}` of {date} on {machine},{time} by {commits_of(provenance)}. {scope}"
 
 
 def expected_readme(root: Path) -> str:
     """README.md as results/reference would have it. Raises FileNotFoundError or ValueError."""
     reference = root / "results" / "reference"
     longer = "The model that `Reconstructor.load()` gives trained longer, on more views, and is judged in more:"
-    shown = [_shown(reference) + _seeds_line(reference), longer, _shown(reference / "pretrained", LEARNT)]
-    return with_results((root / "README.md").read_text(encoding="utf-8"), "\n\n".join(shown))
+    pretrained = _shown(reference / "pretrained", TOLD["the image"])
+    parts = [_shown(reference) + _seeds_line(reference), longer, pretrained]
+    results = "\n".join([BEGIN, "\n\n".join(parts), END])
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    text, n = re.subn(f"(?s){BEGIN}.*{END}", lambda _: results, readme)
+    if n != 1:
+        raise ValueError(f"README.md needs a line {BEGIN} and, below it, a line {END}.")
+    return text
 
 
 def _seeds_line(reference: Path) -> str:
@@ -121,13 +109,13 @@ def _seeds_line(reference: Path) -> str:
     return f" {OURS} scores {first} by {BASELINE}; with other seeds, {', '.join(rest)}."
 
 
-def _shown(run: Path, methods: Sequence[str] = ()) -> str:
+def _shown(run: Path, methods: Collection[str] = ()) -> str:
     """The table of a run, or of some of its methods, and what else there is to say of it."""
     summary, scores = (pd.read_parquet(run / f"{name}.parquet") for name in ("summary", "scores"))
     closed, low, high = gap_closed(scores, method=OURS, seed=0)
     gap = f"{OURS} closes {closed:.0%} [{low:.0%}, {high:.0%}] of the gap from {BASELINE} to oracle_ffd."
     table = results_table(summary[summary["method"].isin(methods)] if methods else summary)
-    return f"{table}\n\n{run_line(json.loads((run / 'provenance.json').read_text()))} {gap}"
+    return f"{table}\n\n{run_line(read_provenance(run))} {gap}"
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
@@ -140,15 +128,14 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    if text == readme.read_text(encoding="utf-8"):
-        print("README.md shows results/reference.")
-        return 0
-    if check:
+    stale = text != readme.read_text(encoding="utf-8")
+    if stale and check:
         print("README.md is stale: run `python -m i2m_lib.study.report`.", file=sys.stderr)
         return 1
-    with whole(readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    print("README.md now shows results/reference.")
+    if stale:
+        with whole(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print("README.md shows results/reference.")
     return 0
 
 
