@@ -20,6 +20,7 @@ from i2m_lib.geometry.source_mesh import N_KERNELS
 from i2m_lib.graph.template_graph import Template, TemplateGraph
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
+from i2m_lib.learning.settings import Settings
 from i2m_lib.reconstruction.reconstructor import Reconstructor, read_image
 
 TARGET = 0.030  # seconds, median
@@ -43,8 +44,8 @@ def box_template(i: int) -> Template:
 def untrained(size: int) -> Reconstructor:
     """The demo's network with random weights, over boxes."""
     torch.manual_seed(0)
-    sizes = {"n_templates": N_TEMPLATES, "n_edges": N_EDGES, "n_axes": 24, "n_code": 256}
-    model = Image2Mesh(backbone="resnet18", node="layer3", weights=None, **sizes).eval()
+    settings = Settings(1, 1, 1e-3, backbone="resnet18", node="layer3")
+    model = Image2Mesh(settings, N_TEMPLATES, N_EDGES).eval()
     graph = TemplateGraph([box_template(i) for i in range(N_TEMPLATES)], pd.DataFrame())
     return Reconstructor(model, graph, size, {"00000000": "box"})
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from i2m_lib.artefacts import Key
 from i2m_lib.dataset.dataset import STRETCH, Dataset
 from i2m_lib.learning.batches import Batches, ViewDataset
 from i2m_lib.learning.device import default_device, has_bfloat16
@@ -51,7 +52,6 @@ def random_targets(n: int) -> Targets:
     return Targets(
         slots=torch.arange(W).repeat(n, 1),
         q=torch.full((n, W), 1 / W),
-        y=torch.randn(n, W, K),
         parts=torch.randn(n, W, 3, K),
         origin=torch.randn(T, K),
         extent=torch.full((n, 3), 3**-0.5),
@@ -82,7 +82,7 @@ def main() -> None:
         targets = random_targets(len(views.model_ids)).to(device)
         model = new_model(settings, targets).to(device, memory_format=torch.channels_last).train()
         step = make_step({"train": targets}, settings, device)
-        trainer = Trainer(model, step, lambda *_: [], Schedule(1, 1e-4), folder)
+        trainer = Trainer(model, step, lambda *_: [], Schedule(1, 1e-4), folder, Key("benchmark", 1))
         batches = Batches(views, settings, device, epoch=0)
         resident = batches[0]
 

@@ -1,23 +1,21 @@
-"""How fast packed views reach a training loop: random batches through a DataLoader of 2 workers,
-from a warm page cache.
+"""How fast packed views reach the training loop: random batches, read as `Batches` does by one thread, from a warm
+page cache.
 
-    python benchmarks/views.py [--quick] [--size 128] [--workers 2]
+    python benchmarks/views.py [--quick] [--size 128]
 
-A view of 128 pixels has 64 KiB, so 20,000 a second are 1.3 GB/s. Each byte is copied once, from the
-page cache into new memory that the worker shares with the training loop. What bounds it is less the
-copy than the new pages, 16 a view, which the kernel clears and maps: the gathering alone, into memory
-that is there already, is printed beside it.
+A view of 128 pixels has 64 KiB, so 20,000 a second are 1.3 GB/s. Each byte is copied once, from the page cache into new
+memory. The cost is less the copy than the new pages, 16 a view, which the kernel clears and maps: the gathering alone,
+into memory that is there already, is printed beside it.
 """
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch.utils.data import DataLoader
+import torch
 
 from i2m_lib.dataset.dataset import STRETCH, Dataset
 from i2m_lib.learning.batches import ViewDataset
@@ -59,38 +57,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="0.25 GB of views instead of 2 GB")
     parser.add_argument("--size", type=int, default=128, help="pixels along each side")
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=256)
     arguments = parser.parse_args()
     n_views = (4096 if arguments.quick else 32768) * 128**2 // arguments.size**2 // 128 * 128
     with tempfile.TemporaryDirectory() as folder:
         views = ViewDataset(make_dataset(Path(folder), n_views, arguments.size), "train")
-        loader = DataLoader(
-            views,
-            batch_size=arguments.batch,
-            shuffle=True,
-            num_workers=arguments.workers,
-            collate_fn=ViewDataset.collate,
-            persistent_workers=arguments.workers > 0,
-        )
-        rates, cpu = [], sum(os.times()[:4])
+        rates, cpu = [], time.process_time()
         for epoch in range(4):
-            start, seen = time.perf_counter(), 0
-            for batch in loader:
-                seen += len(batch["image"])
-            if epoch:  # the first starts the workers and warms the cache
+            start, order = time.perf_counter(), torch.randperm(len(views)).split(arguments.batch)
+            seen = sum(len(views.read(rows)["image"]) for rows in order)
+            if epoch:  # the first warms the cache
                 rates.append(seen / (time.perf_counter() - start))
-        del loader, batch  # ends the workers, whose time is counted then
-        cpu = 1e6 * (sum(os.times()[:4]) - cpu) / (4 * n_views)
+        cpu = 1e6 * (time.process_time() - cpu) / (4 * n_views)
         alone = gathered_per_second(views)
     gigabytes = np.array([max(rates), alone]) * 4 * arguments.size**2 / 1e9
     print(f"epochs of {n_views} views: {', '.join(f'{rate:,.0f}' for rate in rates)} views/s")
-    print(f"{cpu:.0f} microseconds of CPU a view, in all processes")
+    print(f"{cpu:.0f} microseconds of CPU a view")
     print(f"one core gathers {alone:,.0f} views/s ({gigabytes[1]:.1f} GB/s) into memory that is there already")
-    print(
-        f"{max(rates):,.0f} RGBA views/s of {arguments.size} px with {arguments.workers} workers "
-        f"({gigabytes[0]:.1f} GB/s); target {TARGET:,}"
-    )
+    print(f"{max(rates):,.0f} RGBA views/s of {arguments.size} px ({gigabytes[0]:.1f} GB/s); target {TARGET:,}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Azimuths as probabilities on a circle of bins: a table seen from the front may as well be seen from behind, and the
-mean of two such answers is neither.
+"""Azimuths as probabilities over bins of the circle.
 
-Bin i is centred at 2 pi i / N_BINS, so mirroring left and right sends bin i to bin -i.
+A table may look alike from the front and from behind. The mean of two such answers would be wrong, so the network
+answers with a distribution. Bin i is centred at 2 pi i / N_BINS, and mirroring left and right takes bin i to bin -i.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 
 N_BINS = 24
 WIDTH = math.radians(15)  # of a label's bell
-NEAR = 2  # bins on either side of the likeliest that sharpen its angle
+NEAR = 2  # bins on either side of the likeliest that refine its angle
 
 
 def centres(device: torch.device | str = "cpu") -> Tensor:
@@ -21,13 +21,13 @@ def centres(device: torch.device | str = "cpu") -> Tensor:
 
 
 def soft_bins(azimuth: Tensor) -> Tensor:
-    """Labels (b, N_BINS) that sum to 1, a von Mises bell around each azimuth (b,), radians."""
+    """Labels (b, N_BINS) that sum to 1: a von Mises bell around each azimuth (b,), radians."""
     return (torch.cos(azimuth[:, None] - centres(azimuth.device)) / WIDTH**2).softmax(1)
 
 
 def divergence(logits: Tensor, azimuth: Tensor) -> Tensor:
-    """Mean over a batch of the divergence of the answers softmax(logits (b, N_BINS)) from the labels, over that of an
-    even answer: 0 is perfect, 1 is ignorant."""
+    """Mean Kullback-Leibler divergence of the labels from softmax(logits (b, N_BINS)), divided by that from a uniform
+    answer: 0 for the labels themselves, 1 for a uniform answer."""
     labels = soft_bins(azimuth)
     entropy = -(labels * labels.log()).sum(1)
     off = -(labels * log_softmax(logits.float(), dim=1)).sum(1) - entropy
@@ -40,7 +40,7 @@ def mirrored(logits: Tensor) -> Tensor:
 
 
 def mode(logits: Tensor) -> Tensor:
-    """The likeliest azimuths (b,), radians in [0, 2 pi), of logits (b, N_BINS), sharpened by the bins beside them."""
+    """The likeliest azimuths (b,), radians in [0, 2 pi), of logits (b, N_BINS), refined by the neighbouring bins."""
     p = logits.float().softmax(-1)
     best = p.argmax(-1, keepdim=True)
     offsets = torch.arange(-NEAR, NEAR + 1, device=p.device)

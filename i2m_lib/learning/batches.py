@@ -1,5 +1,6 @@
 """Batches of views on the device, each a function of (seed, epoch, step) alone."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -8,81 +9,55 @@ from torch import Tensor
 
 from i2m_lib.dataset.dataset import STRETCH, Dataset
 
-from .distributed import Share, share
+from .distributed import share
 from .images import N_DRAWS, augment, plain
 from .settings import Settings
 from .trainer import seed_of
 
 
-class ViewDataset(torch.utils.data.Dataset):
-    """The views of one split as tensors; whole batches are read at once. With a DataLoader:
-    `DataLoader(views, batch_size=64, shuffle=True, collate_fn=ViewDataset.collate)`."""
+class ViewDataset:
+    """The n views of one split: `model_ids`, and `model` (n,) the number of each view's model among them."""
 
     def __init__(self, dataset: Dataset, split: str):
-        self.dataset = dataset
-        self.model_ids = dataset.select(split).model_id.tolist()
+        self.dataset, self.model_ids = dataset, dataset.select(split).model_id.tolist()
         number = {model_id: i for i, model_id in enumerate(self.model_ids)}
         rows = dataset.views[dataset.views.model_id.isin(number)]
-        self._index = rows["index"].to_numpy(np.int64)
+        self.index = rows["index"].to_numpy(np.int64)
         self.model = torch.tensor([number[model_id] for model_id in rows.model_id])
         angles = np.radians(rows[["azimuth", "elevation"]].to_numpy(np.float64).T)
-        self._azimuth, self._elevation = torch.from_numpy(angles).float()
-        self._stretch = torch.from_numpy(rows[STRETCH].to_numpy(np.float32, copy=True))
+        azimuth, elevation = torch.from_numpy(angles).float()
+        stretch = torch.from_numpy(rows[STRETCH].to_numpy(np.float32, copy=True))
+        self._labels = {"model": self.model, "azimuth": azimuth, "elevation": elevation, "stretch": stretch}
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """image (b,4,h,w) uint8; model (b,) int64, counted in `model_ids`; azimuth and elevation
-        (b,) float32 in radians; stretch (b,3) float32, see `STRETCH`."""
-        shape = (len(indices), *self.dataset.images.shape[1:])
-        images = torch.empty(shape, dtype=torch.uint8)
-        if torch.utils.data.get_worker_info() is not None:
-            # Read at once into the memory that the training loop shares, it need not be copied there.
-            images = images.new_empty(0).set_(torch.UntypedStorage._new_shared(images.nbytes)).view(shape)
-        # numpy goes through a second buffer unless indices may be clipped.
-        np.take(self.dataset.images, self._index[indices], axis=0, out=images.numpy(), mode="clip")
-        return {
-            "image": images.permute(0, 3, 1, 2),
-            "model": self.model[indices],
-            "azimuth": self._azimuth[indices],
-            "elevation": self._elevation[indices],
-            "stretch": self._stretch[indices],
-        }
-
-    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
-        """The same without the leading b."""
-        return {key: value[0] for key, value in self.__getitems__([i]).items()}
-
-    @staticmethod
-    def collate(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`__getitems__` has stacked already."""
-        return batch
+    def read(self, rows: Tensor) -> dict[str, Tensor]:
+        """The views `rows` (b,): image (b, 4, h, w) uint8; model (b,) int64; azimuth and elevation (b,), radians, and
+        stretch (b, 3), see `STRETCH`, float32."""
+        images = torch.empty((len(rows), *self.dataset.images.shape[1:]), dtype=torch.uint8)
+        # Without clipped indices numpy copies twice.
+        np.take(self.dataset.images, self.index[rows.numpy()], axis=0, out=images.numpy(), mode="clip")
+        return {"image": images.permute(0, 3, 1, 2)} | {name: label[rows] for name, label in self._labels.items()}
 
 
 class Batches:
-    """A sequence of batches: drawn and augmented in epoch `epoch`, or all views in order, plain, if that is None.
+    """A sequence of batches: drawn and augmented in epoch `epoch`; all views in order, not augmented, if it is None.
 
-    Categories are drawn equally often: the headline weighs them equally, and ShapeNet's differ a hundredfold. The
-    batch after the one asked for is read meanwhile. Under torchrun each process gets its share of every batch.
-
-    Raises:
-        ValueError: the batch cannot be divided among the processes.
+    Categories are drawn equally often, because the headline weighs them equally and ShapeNet's sizes differ a
+    hundredfold. The next batch is read in the background. Under torchrun each process gets its share of every batch.
+    Raises ValueError if the batch cannot be divided equally among the processes.
     """
 
     def __init__(self, views: ViewDataset, settings: Settings, device: torch.device, epoch: int | None):
-        self.views, self.settings, self.device, self.epoch = views, settings, device, epoch
-        seed, batch_size = settings.seed, settings.batch_size
-        self.share: Share = share()
-        if batch_size % self.share.world:
-            raise ValueError(f"a batch of {batch_size} cannot be divided among {self.share.world} processes.")
-        n = -(-len(views) // batch_size)
-        if epoch is None:
-            order = torch.arange(len(views))
-        else:
-            generator = torch.Generator().manual_seed(seed_of(seed, epoch))
-            order = torch.multinomial(balanced(views), n * batch_size, replacement=True, generator=generator)
-        self.order = order.split(batch_size) if n else ()
+        self.views, self.settings, self.device, self.epoch, self.share = views, settings, device, epoch, share()
+        size = settings.batch_size
+        if size % self.share.world:
+            raise ValueError(f"a batch of {size} cannot be divided among {self.share.world} processes.")
+        n, order = -(-len(views) // size), torch.arange(len(views))
+        if epoch is not None:
+            order = torch.multinomial(balanced(views), n * size, replacement=True, generator=self._generator())
+        self.order = order.split(size) if n else ()
         self._pool, self._ahead = ThreadPoolExecutor(1), (-1, Future())
 
     def __len__(self) -> int:
@@ -101,16 +76,23 @@ class Batches:
         return augment(batch, self.settings.size, batch.pop("draws"), self.settings.stretch)
 
     def _read(self, i: int) -> dict[str, Tensor]:
-        rows = self.share.of(len(self.order[i]))
-        batch = self.views.__getitems__(self.order[i][rows].tolist())
+        mine = self.share.of(len(self.order[i]))
+        batch = self.views.read(self.order[i][mine])
         if self.epoch is not None:
-            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, self.epoch, i))
-            batch["draws"] = torch.rand(len(self.order[i]), N_DRAWS, generator=generator)[rows]
+            batch["draws"] = torch.rand(len(self.order[i]), N_DRAWS, generator=self._generator(i))[mine]
         return {k: v.pin_memory() for k, v in batch.items()} if self.device.type == "cuda" else batch
+
+    def _generator(self, *step: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self.settings.seed, self.epoch, *step))
+
+
+def batches_of(views: dict[str, ViewDataset], settings: Settings, device: torch.device) -> Callable:
+    """`Trainer`'s batches(split, epoch) from the views of each split; only training batches are augmented."""
+    return lambda split, epoch: Batches(views[split], settings, device, epoch if split == "train" else None)
 
 
 def balanced(views: ViewDataset) -> Tensor:
-    """Weight of each view (n,) in a draw that favours no category."""
+    """Weights (n,) with which all categories are drawn equally often."""
     synset = views.dataset.models.set_index("model_id").synset.loc[views.model_ids].astype("category")
     category = torch.from_numpy(synset.cat.codes.to_numpy(dtype="int64"))[views.model]
     return 1 / category.bincount().double()[category]

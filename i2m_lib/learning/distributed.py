@@ -1,9 +1,9 @@
-"""Several processes, one training: `torchrun --nproc-per-node 4 -m i2m_lib.learning ...`.
+"""Training on several processes: `torchrun --nproc-per-node 4 -m i2m_lib.learning ...`.
 
-A batch is cut into equal shares, a process each, and gradients are averaged. All terms of the loss are means over
-views and all random numbers are drawn for the whole batch, so the number of processes changes a run only by
-rounding - where statistics are shared, too: SyncBatchNorm does that on GPUs; on CPUs, where torch has none, batch
-norms see their process's share.
+Each process computes an equal share of every batch, and gradients are averaged. All loss terms are means over views, and
+random numbers are drawn for the whole batch, so the number of processes changes a run only by rounding. This includes
+batch norms on GPUs, where SyncBatchNorm shares their statistics. On CPUs torch has no SyncBatchNorm, and each process
+uses the statistics of its own share.
 """
 
 import os
@@ -23,12 +23,12 @@ class Share:
     world: int = 1
 
     def of(self, n: int) -> slice:
-        """This process's part of n rows; equal parts if world divides n."""
+        """This process's part of n rows; the parts are equal if world divides n."""
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
 
 def share() -> Share:
-    """That of this process; the whole where there is only one."""
+    """The share of this process; everything where there is only one."""
     if distributed.is_available() and distributed.is_initialized():
         return Share(distributed.get_rank(), distributed.get_world_size())
     return Share()
@@ -50,7 +50,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """The model with its gradients averaged over processes; itself where there is one. Weights are shared with it."""
+    """A wrapper of the model that averages gradients over processes; the model itself where there is only one."""
     if share().world == 1:
         return model
     device = next(model.parameters()).device
@@ -68,3 +68,9 @@ def total(x: Tensor) -> Tensor:
     if share().world > 1:
         distributed.all_reduce(x)
     return x
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here."""
+    if share().world > 1:
+        distributed.barrier()

@@ -1,5 +1,4 @@
-"""What the network sees: the object on a plain background, cropped to its mask. One function for training, where it
-also jitters, and for inference."""
+"""The network's input: the object on a plain background, cropped to its mask; with random changes in training."""
 
 import torch
 from torch import Tensor
@@ -10,17 +9,12 @@ N_DRAWS = 20  # random numbers that `augment` needs for a view
 
 
 def crop_to_mask(
-    rgba: Tensor,
-    size: int,
-    *,
-    jitter: Tensor | None = None,
-    flip: Tensor | None = None,
-    stretch: Tensor | None = None,
+    rgba: Tensor, size: int, *, jitter: Tensor | None = None, flip: Tensor | None = None, stretch: Tensor | None = None
 ) -> Tensor:
     """Square crops (b, 4, size, size) around the masks of rgba (b, 4, h, w) in [0, 1], transparent outside.
 
     jitter (b, 3) scales the crop by 1 + jitter[:, 0] and shifts it by jitter[:, 1:] crop sides; flip (b,) bool
-    mirrors left and right; stretch (b,) makes the object so much taller first. An empty mask crops nothing.
+    mirrors left and right; stretch (b,) multiplies the object's height first. An empty mask gives the whole image.
     """
     b, _, h, w = rgba.shape
     taller = rgba.new_ones(b) if stretch is None else stretch
@@ -34,13 +28,9 @@ def crop_to_mask(
     sx = side / w if flip is None else torch.where(flip, -side / w, side / w)
     zero = torch.zeros_like(x)
     theta = torch.stack([torch.stack([sx, zero, x], 1), torch.stack([zero, side / h / taller, y], 1)], 1)
-    # Colour under a zero mask is arbitrary; blending must not let it bleed in.
+    # Premultiplied, so that the arbitrary colours under a zero mask do not bleed into the object.
     premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
-    return grid_sample(
-        premultiplied,
-        affine_grid(theta, [b, 4, size, size], align_corners=False),
-        align_corners=False,
-    )
+    return grid_sample(premultiplied, affine_grid(theta, [b, 4, size, size], align_corners=False), align_corners=False)
 
 
 def _extent(occupied: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -57,15 +47,15 @@ def compose(crop: Tensor, background: Tensor | float = 1.0) -> Tensor:
 
 
 def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float = 0.0) -> dict[str, Tensor]:
-    """A training batch with crop jitter, mirroring, height, colours and background varied; uint8 images (b, 4, h, w)
-    in. All that is random in a view is its row of draws (b, N_DRAWS), uniform in [0, 1].
+    """A training batch of uint8 images (b, 4, h, w) with random crop, mirroring, height, colours and background. All
+    randomness of a view comes from its row of draws (b, N_DRAWS), uniform in [0, 1].
 
-    Each colour channel becomes a random mean of all three, and a quarter of the views are negatives: a few hundred
-    training shapes could else be told by their colours.
+    Each colour channel becomes a random mean of all three, and a quarter of the views become negatives. Otherwise a
+    network could recognise a few hundred training shapes by their colours.
     A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
-    same, since the lattice is symmetric. A view stretched by s is one of an object that is t times as high, from an
-    elevation e' with sin e' = s sin e and t = s cos e / cos e' - exactly, but for perspective. The log of t is uniform
-    within `stretch` of 0.
+    same, because the lattice is symmetric. A view stretched by s shows an object t times as high from elevation e',
+    where sin e' = s sin e and t = s cos e / cos e'; this is exact for an orthographic camera. log t is uniform in
+    [-stretch, stretch].
     """
     scale, dx, dy, mirror, gain, ground, red, green, blue, height, negative, *shares = draws.unbind(1)
     taller = torch.exp(stretch * (2 * height - 1))
@@ -89,5 +79,5 @@ def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float =
 
 
 def plain(batch: dict[str, Tensor], size: int) -> dict[str, Tensor]:
-    """A batch as at inference: cropped, on white."""
+    """A batch of uint8 images as at inference: cropped, on white."""
     return batch | {"image": compose(crop_to_mask(batch["image"].float() / 255, size))}

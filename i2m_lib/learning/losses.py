@@ -1,4 +1,4 @@
-"""The loss: each term is a share of what there is to explain, so that all start near 1."""
+"""The loss. Each term is divided by its value for an uninformed answer, so that all start near 1."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch.nn.functional import log_softmax
 from .azimuth import divergence
 from .targets import Targets
 
-# A linear angle in radians is steep: with a share like the others' it outweighed them all in the encoder.
+# With weight 1 the gradient of the elevation, an angle in radians, dominated all others in the encoder.
 IMPORTANCE = {"template": 1.0, "deformation": 1.0, "weights": 1.0, "azimuth": 1.0, "elevation": 0.1}
 TERMS = tuple(IMPORTANCE)
 ELEVATION_VARIANCE = 0.05  # square radians: of angles spread evenly over 45 degrees
@@ -34,7 +34,8 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
     log_p = log_softmax(out["logits"].float(), dim=1)
     template = -(q * log_p[rows, slots]).sum(1).mean() / torch.tensor(float(log_p.shape[1])).log()
 
-    # Half the attention goes to the good templates, half to all: the one selected may be neither.
+    # Half of the weight follows the labels and half is uniform, because a template with a small label may still be
+    # selected at inference.
     attention = (q + valid / valid.sum(1, keepdim=True).clamp(min=1)) / 2
     error = (out["y"].float()[rows, slots] - targets.stretched(model, batch["stretch"])).square().sum(2)
     deformation = (attention * error).sum(1).mean() / targets.y_variance

@@ -1,4 +1,4 @@
-"""The network: one image to template probabilities, a deformation and weights for every template, and the camera."""
+"""The network: from one image to template probabilities, a deformation and weights for each template, and the camera."""
 
 from pathlib import Path
 
@@ -8,17 +8,15 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from .azimuth import N_BINS
+from .settings import Settings
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Module:
-    """A torchvision model up to `node`: images (b, 3, h, w) -> {"map": (b, c, h', w')}. Without a node it ends with
-    the last feature map before pooling.
-
-    Raises:
-        ValueError: there is no such model, node or weights, or the weights could not be fetched.
-    """
+    """A torchvision model up to `node`: images (b, 3, h, w) -> {"map": (b, c, h', w')}; without a node, up to the last
+    feature map before pooling. Raises ValueError if there is no such model, node or weights, or they cannot be
+    fetched."""
     try:
         chosen = get_model_weights(backbone)[weights] if weights else None
         model = get_model(backbone, weights=chosen)
@@ -35,7 +33,7 @@ def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Modul
 
 
 def last_map(model: nn.Module) -> str:
-    """The name of the last node of a torchvision model whose output is a map, not yet pooled to one cell."""
+    """The name of a torchvision model's last node whose output is a map of more than one cell."""
     names = get_graph_node_names(model)[1]
     with torch.no_grad():
         outputs = create_feature_extractor(model.eval(), names)(torch.zeros(1, 3, 224, 224))
@@ -44,12 +42,13 @@ def last_map(model: nn.Module) -> str:
 
 
 class Encoder(nn.Module):
-    """A torchvision backbone up to `node`, its map reduced but not averaged away: pose and proportions live in
-    where things are. Images (b, 3, h, w) in [0, 1] -> code z (b, n_code)."""
+    """A torchvision backbone up to `node`; its map is pooled to 4 x 4 cells, since pose and proportions depend on
+    positions. Images (b, 3, h, w) in [0, 1] -> code z (b, n_code)."""
 
-    def __init__(self, backbone: str, node: str, weights: str | None, n_code: int):
+    def __init__(self, settings: Settings):
         super().__init__()
-        self.trunk = trunk(backbone, node, weights)
+        n_code = settings.n_code
+        self.trunk = trunk(settings.backbone, settings.node, settings.weights)
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
         with torch.no_grad():
@@ -69,38 +68,27 @@ class Encoder(nn.Module):
 
 
 class Image2Mesh(nn.Module):
-    """Heads on the code: what METHOD calls Classifier and Regressor, the latter once per template.
+    """Linear heads on the code: METHOD's Classifier and, once for each template, its Regressor; and the camera.
 
-    Args:
-        backbone, node: a torchvision model's name and the node where it is cut, "" for its last map.
-        weights: name of torchvision weights ("DEFAULT"), or None to start from scratch.
-        n_templates, n_edges, n_axes: T, E and k of the targets.
-        n_code: length of z.
-
-    `means` (T, 32, 3) and `axes` (T, k, 32, 3) are the deformation spaces of the targets, kept with the weights.
+    n_templates, n_edges: T and E of the targets. The deformation spaces of the targets, `means` (T, 32, 3) and `axes`
+    (T, k, 32, 3), are saved with the weights.
     """
 
-    def __init__(
-        self,
-        *,
-        backbone: str,
-        node: str,
-        weights: str | None,
-        n_templates: int,
-        n_edges: int,
-        n_axes: int,
-        n_code: int,
-    ):
+    def __init__(self, settings: Settings, n_templates: int, n_edges: int):
         super().__init__()
+        n_code, n_axes = settings.n_code, settings.n_axes
         self.sizes = (n_templates, n_axes, n_edges)
-        self.encoder = Encoder(backbone, node, weights, n_code)
+        self.encoder = Encoder(settings)
         self.template = nn.Linear(n_code, n_templates)
         self.hidden = nn.Sequential(nn.Linear(n_code, n_code), nn.ReLU())
         self.deformation = nn.Linear(n_code, n_templates * n_axes)
         self.weights = nn.Linear(n_code, n_templates * n_edges)
         self.azimuth = nn.Linear(n_code, N_BINS)
         self.elevation = nn.Linear(n_code, 1)
-        for head in (self.weights, self.elevation):  # random answers would be far worse than none, and steeper
+        for head in (
+            self.weights,
+            self.elevation,
+        ):  # zeros are better first answers than random ones, with smaller gradients
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.register_buffer("means", torch.zeros(n_templates, 32, 3))

@@ -1,23 +1,23 @@
-"""What defines a training run, and the file beside a model that says what it was."""
+"""The settings of a training run, and model.json, which records how a network was made."""
 
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from i2m_lib.artefacts import Key, StaleError, read_key
+from i2m_lib.files import save_json
 from i2m_lib.graph.template_graph import TemplateGraph
 
 from .losses import IMPORTANCE, TERMS
+from .trainer import Schedule
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What defines a training run.
-
-    backbone, node, weights: the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
-    lengths of z and of y; temperature: of the soft template labels, in canonical units; stretch: of
-    heights in augmentation (`images.augment`); batch_size: of all processes
-    together; patience: of early stopping, in epochs, 0 for none; without: terms of the loss that are left out.
-    """
+    """backbone, node, weights: of the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
+    lengths of z and y; temperature: of the soft template labels, in canonical units; stretch: of heights in
+    augmentation (`images.augment`); batch_size: of all processes together; patience: of early stopping, in epochs, 0
+    for none; without: terms of the loss that are left out."""
 
     epochs: int
     batch_size: int
@@ -36,35 +36,53 @@ class Settings:
 
     @classmethod
     def of(cls, values: dict) -> "Settings":
-        """From json. Raises ValueError for a name that no setting has."""
+        """From json. Raises ValueError for an unknown name."""
         if unknown := values.keys() - {field.name for field in fields(cls)}:
             raise ValueError(f"no setting is called {', '.join(sorted(unknown))}.")
         return cls(**values | {"without": tuple(values.get("without", ()))})
 
+    @property
+    def schedule(self) -> Schedule:
+        """The trainer's part of the settings."""
+        return Schedule(self.epochs, self.lr, patience=self.patience, seed=self.seed)
+
     def importance(self) -> dict[str, float]:
-        """Weight of each term in the loss. Raises ValueError if `without` names another."""
+        """Weight of each term in the loss. Raises ValueError if `without` has an unknown name."""
         if unknown := set(self.without) - set(TERMS):
-            raise ValueError(
-                f"the loss has no term {', '.join(sorted(unknown))}: leave out some of {', '.join(TERMS)}."
-            )
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"the loss has no term {names}: leave out some of {', '.join(TERMS)}.")
         return {name: 0.0 if name in self.without else value for name, value in IMPORTANCE.items()}
 
 
-def describe(settings: Settings, graph: TemplateGraph) -> dict:
-    """The content of model.json: settings and templates, in the order of the network's outputs."""
-    return {"settings": asdict(settings), "templates": [[t.synset, t.model_id] for t in graph.templates]}
+def write_description(folder: str | Path, key: Key, settings: Settings, graph: TemplateGraph, **more: object) -> None:
+    """Writes model.json: digests of the training's key and inputs, settings, templates in the order of the network's
+    outputs, and `more`."""
+    content = {"key": key.digest, "inputs": key.inputs, "settings": asdict(settings), "templates": _names(graph)}
+    save_json(Path(folder) / "model.json", content | more)
 
 
 def read_description(folder: str | Path, graph: TemplateGraph | None = None) -> tuple[dict, Settings]:
-    """model.json of a folder, and the settings therein.
+    """The content of a folder's model.json, and the settings in it.
 
     Raises:
-        FileNotFoundError: there is no model. ValueError: it was trained with other templates than `graph` has.
+        FileNotFoundError: there is no model. StaleError: it was trained with another template graph than `graph`, or
+            another training was begun since.
     """
     path = Path(folder) / "model.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no model: run 03_training first.")
-    content = json.loads(path.read_text())
-    if graph is not None and content["templates"] != [[t.synset, t.model_id] for t in graph.templates]:
-        raise ValueError(f"{path} was trained with other templates than the graph has: run 03_training again.")
+    content, begun = json.loads(path.read_text()), read_key(path.with_name("training"), finished=False)
+    graph_digest = content.get("inputs", {}).get("graph")  # not recorded by earlier versions
+    if graph is not None and (content["templates"] != _names(graph) or graph_digest not in (None, _digest(graph))):
+        raise StaleError(f"{path} was trained with another template graph: run 03_training again.")
+    if begun is not None and begun.digest != content.get("key"):
+        raise StaleError(f"{path} is older than {path.with_name('training')}: run 03_training to its end.")
     return content, Settings.of(content["settings"])
+
+
+def _names(graph: TemplateGraph) -> list[list[str]]:
+    return [[t.synset, t.model_id] for t in graph.templates]
+
+
+def _digest(x):
+    return getattr(x, "digest", "unknown")

@@ -1,24 +1,26 @@
 """What the network learns: soft template labels, deformations in each template's principal coordinates, weights.
 
-Errors are measured on the template's surface, exactly and without samples in the loop: the mean squared
-displacement between lattice displacements d and d' is (d - d')' G (d - d') with the Gram matrix G of the template's
-basis over its surface. With G = L L' and the principal axes U of the training fits in that metric,
-d = mean + L'^-1 U y, the error is simply |y - y'|^2, and a few numbers y hold nearly all of it.
+Errors are measured on the template's surface, exactly and without samples in the training loop: the mean squared
+distance between the surfaces under lattice displacements d and d' is (d - d')' G (d - d'), where G is the Gram matrix of
+the template's basis over its surface. With G = L L' and the principal axes U of the training fits in that metric,
+d = mean + L'^-1 U y, the error is |y - y'|^2, and a few numbers y explain nearly all of it.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from i2m_lib.dataset.dataset import Dataset
 from i2m_lib.geometry.ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
+from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.template_graph import Template, TemplateGraph
 
 
 @dataclass(frozen=True)
 class DeformationSpace:
-    """Of one template: mean (32, 3), axes (k, 32, 3) and gram (E, E) of its neighbours' residual fields."""
+    """Of one template: mean (32, 3), axes (k, 32, 3) and the Gram matrix (E, E) of its neighbours' residual fields."""
 
     mean: np.ndarray
     axes: np.ndarray
@@ -50,34 +52,33 @@ def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) 
 class Targets:
     """Tensors for N shapes, T templates in all, at most W a category and at most E neighbours.
 
-    slots (N, W) the templates of each shape's category, padded with 0; q (N, W) soft labels, 0 where padded;
-    y (N, W, k) coordinates, and parts (N, W, 3, k) and origin (T, k), of which they are y = parts.sum(2) - origin:
-    the coordinates of where each axis's control points lie, so that a shape may be stretched; extent (N, 3) of the
-    shape; weights (N, W, E) and weighted (N, W) where they are known; gram (T, E, E);
-    means (T, 32, 3), axes (T, k, 32, 3); scale: root mean square of the training y, and of the residual fields.
+    slots (N, W): the templates of each shape's category, padded with 0; q (N, W): soft labels, 0 where padded.
+    parts (N, W, 3, k) and origin (T, k): coordinates of a fit are y = parts.sum(2) - origin; parts has a row for each
+    axis of space, so that a shape can be stretched. extent (N, 3) of the shape; weights (N, W, E), and weighted (N, W):
+    where they are known; gram (T, E, E), means (T, 32, 3), axes (T, k, 32, 3) of the deformation spaces; mean squares of
+    the training y and of the combined residuals.
     """
 
-    slots: torch.Tensor
-    q: torch.Tensor
-    y: torch.Tensor
-    parts: torch.Tensor
-    origin: torch.Tensor
-    extent: torch.Tensor
-    weights: torch.Tensor
-    weighted: torch.Tensor
-    gram: torch.Tensor
-    means: torch.Tensor
-    axes: torch.Tensor
+    slots: Tensor
+    q: Tensor
+    parts: Tensor
+    origin: Tensor
+    extent: Tensor
+    weights: Tensor
+    weighted: Tensor
+    gram: Tensor
+    means: Tensor
+    axes: Tensor
     y_variance: float
     residual_variance: float
 
     def rows(self, chosen: slice) -> "Targets":
-        """Those of some of the N shapes."""
-        by_shape = ("slots", "q", "y", "parts", "extent", "weights", "weighted")
+        """The targets of some of the N shapes."""
+        by_shape = ("slots", "q", "parts", "extent", "weights", "weighted")
         return replace(self, **{name: getattr(self, name)[chosen] for name in by_shape})
 
-    def stretched(self, model: torch.Tensor, stretch: torch.Tensor) -> torch.Tensor:
-        """Coordinates (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again.
+    def stretched(self, model: Tensor, stretch: Tensor) -> Tensor:
+        """Coordinates y (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again.
 
         Exact: an affine map of the control points is the same map of the deformed template.
         """
@@ -85,50 +86,40 @@ class Targets:
         return torch.einsum("ba,bwak->bwk", factors, self.parts[model]) - self.origin[self.slots[model]]
 
     def to(self, device: torch.device | str) -> "Targets":
-        moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in vars(self).items()}
-        return Targets(**moved)
+        return replace(self, **{name: x.to(device) for name, x in vars(self).items() if torch.is_tensor(x)})
 
 
-def unit_diagonal(stretch: torch.Tensor, extent: torch.Tensor) -> torch.Tensor:
-    """Stretches (b, 3) along x, y and z, scaled such that they give shapes of extents (b, 3) the diagonal 1."""
+def unit_diagonal(stretch: Tensor, extent: Tensor) -> Tensor:
+    """Stretches (b, 3) along x, y and z, scaled such that shapes of extents (b, 3) get the diagonal 1."""
     return stretch / (stretch * extent).norm(dim=1, keepdim=True)
 
 
 def make_targets(
-    dataset: Dataset,
-    graph: TemplateGraph,
-    fits: dict,
-    *,
-    model_ids: list[str],
-    k: int,
-    temperature: float,
+    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], *, model_ids: list[str], k: int, temperature: float
 ) -> Targets:
-    """Targets of the models `model_ids`, in that order. Spaces and variances come from training fits alone.
+    """Targets of the models `model_ids`, in that order; spaces and variances come from training fits alone.
 
     Args:
-        fits: {synset: Fits} as 02_template_graph wrote them.
-        k: principal coordinates a template.
+        k: principal coordinates of a template.
         temperature: of the soft labels q = softmax(-cost / temperature), in canonical units.
     """
     row_of = {model_id: i for i, model_id in enumerate(model_ids)}
-    train = set(dataset.select("train").model_id)
+    train = dataset.select("train").model_id.tolist()
     n, n_templates = len(model_ids), len(graph.templates)
-    width = max(f.cost.shape[1] for f in fits.values())
-    n_edges = max(len(t.neighbours) for t in graph.templates)
-    slots, q = np.zeros((n, width), np.int64), np.zeros((n, width))
-    y, weights = np.zeros((n, width, k)), np.zeros((n, width, n_edges))
-    weighted, grams = np.zeros((n, width), bool), np.zeros((n_templates, n_edges, n_edges))
-    means, axes = np.zeros((n_templates, 32, 3)), np.zeros((n_templates, k, 32, 3))
+    width, n_edges = max(f.cost.shape[1] for f in fits.values()), max(len(t.neighbours) for t in graph.templates)
+    slots, weighted = np.zeros((n, width), np.int64), np.zeros((n, width), bool)
+    q, y, weights = np.zeros((n, width)), np.zeros((n, width, k)), np.zeros((n, width, n_edges))
     parts, origin = np.zeros((n, width, 3, k)), np.zeros((n_templates, k))
+    means, axes = np.zeros((n_templates, 32, 3)), np.zeros((n_templates, k, 32, 3))
+    gram = np.zeros((n_templates, n_edges, n_edges))
     extent = np.array([np.ptp(dataset.mesh(model_id).V, axis=0) for model_id in model_ids]).reshape(-1, 3)
 
     first = 0
     for synset in graph.synsets:
         templates, fit = graph.of(synset), fits[synset]
         here = np.array([i for i, m in enumerate(fit.model_ids) if m in row_of], dtype=int)
-        rows = np.array([row_of[fit.model_ids[i]] for i in here], dtype=int)
-        is_train = np.isin(fit.model_ids, list(train))
-        count = len(templates)
+        rows = np.array([row_of[m] for m in fit.model_ids[here]], dtype=int)
+        is_train, count = np.isin(fit.model_ids, train), len(templates)
         slots[rows, :count] = first + np.arange(count)
         q[rows, :count] = soft_labels(fit.cost[here], temperature)
         weights[rows, :count, : fit.weights.shape[2]] = fit.weights[here]
@@ -136,24 +127,23 @@ def make_targets(
         for t, template in enumerate(templates):
             S = dataset.mesh(template.model_id).S
             space, to_y = deformation_space(template, S, fit.d[is_train, t].astype(np.float64), k)
-            rest = Lattice.around(template.V).points[free_points()[0]]
-            by_axis = to_y.reshape(k, 32, 3)
+            rest, by_axis = Lattice.around(template.V).points[free_points()[0]], to_y.reshape(k, 32, 3)
             parts[rows, t] = np.einsum("nba,kba->nak", fit.d[here, t] + rest, by_axis)
             origin[first + t] = np.einsum("ba,kba->k", space.mean + rest, by_axis)
             y[rows, t] = parts[rows, t].sum(1) - origin[first + t]
             means[first + t], axes[first + t] = space.mean, space.axes
-            grams[first + t, : len(space.gram), : len(space.gram)] = space.gram
+            gram[first + t, : len(space.gram), : len(space.gram)] = space.gram
         first += count
-    known = np.isin(model_ids, list(train))
-    arrays = {"q": q, "y": y, "weights": weights, "gram": grams, "means": means, "axes": axes}
-    arrays |= {"parts": parts, "origin": origin, "extent": extent}
-    tensors = {name: torch.from_numpy(a).float() for name, a in arrays.items()}
+    known = np.isin(model_ids, train)
+    energy = np.einsum("nwe,nwef,nwf->nw", weights[known], gram[slots[known]], weights[known])
+    arrays = {"q": q, "parts": parts, "origin": origin, "extent": extent, "weights": weights, "gram": gram}
+    arrays |= {"means": means, "axes": axes}
     return Targets(
         slots=torch.from_numpy(slots),
         weighted=torch.from_numpy(weighted),
-        **tensors,
+        **{name: torch.from_numpy(a).float() for name, a in arrays.items()},
         y_variance=float((q[..., None] * y**2)[known].sum() / known.sum()),
-        residual_variance=_residual_variance(weights[known], weighted[known], grams, slots[known]),
+        residual_variance=float(energy[weighted[known]].mean()),
     )
 
 
@@ -161,8 +151,3 @@ def soft_labels(cost: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(-cost / temperature) over the last axis."""
     odds = np.exp(-(cost - cost.min(-1, keepdims=True)) / temperature)
     return odds / odds.sum(-1, keepdims=True)
-
-
-def _residual_variance(weights, weighted, grams, slots) -> float:
-    energy = np.einsum("nwe,nwef,nwf->nw", weights, grams[slots], weights)
-    return float(energy[weighted].mean())

@@ -1,7 +1,7 @@
 """A small trainer: it knows batches, a step and a folder, and nothing of the model.
 
-Everything random comes from (seed, epoch, step), and a checkpoint holds all the rest, so a run that is killed at any
-step and resumed goes on exactly as it would have.
+All randomness comes from (seed, epoch, step), and a checkpoint holds everything else. A run that is killed at any step
+and resumed ends exactly as an undisturbed one.
 """
 
 import json
@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from i2m_lib.artefacts import Key, keep, key_file
 from i2m_lib.files import save_json, save_parquet
 
 from .checkpoints import read_state, write_state, write_tensors
-from .distributed import parallel, share, total
+from .distributed import parallel, share, total, wait_for_all
 
 log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
@@ -30,9 +31,9 @@ SAVE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epochs, learning rate with linear warm-up over `warmup` of all steps and cosine decay to zero, weight decay,
-    norm that gradients are clipped to; `patience`: epochs without a better validation loss before training stops,
-    0 for never."""
+    """Epochs; learning rate, with linear warm-up over the share `warmup` of all steps and cosine decay to zero; weight
+    decay; norm to which gradients are clipped; `patience`: epochs without a better validation loss before training
+    stops, 0 for never."""
 
     epochs: int
     lr: float
@@ -43,7 +44,7 @@ class Schedule:
     seed: int = 0
 
     def factor(self, progress: float) -> float:
-        """Learning rate over `lr` at `progress` in [0, 1] of the run."""
+        """Learning rate divided by `lr` at `progress` in [0, 1] of the run."""
         if progress < self.warmup:
             return progress / self.warmup
         return (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
@@ -57,6 +58,18 @@ class Budget:
     steps: int = 0
     seconds: float = 0.0
     device: str = ""
+
+    @classmethod
+    def of(cls, folder: str | Path) -> "Budget":
+        """The sum over all trainings in and below a folder. The device is known once a training is finished."""
+        views, steps, seconds, devices = 0, 0, 0.0, {}
+        for path in sorted(Path(folder).rglob("checkpoint.json")):
+            content = json.loads(path.read_text())
+            views += content["views"]
+            steps += len(content["history"]) * content["n_steps"] + content["position"]
+            seconds += sum(row["seconds"] for row in content["history"]) + content["seconds"]
+            devices[json.loads(key_file(path.parent).read_text()).get("device")] = None
+        return cls(views, steps, seconds, ", ".join(filter(None, devices)))
 
 
 def seed_of(*numbers: int) -> int:
@@ -75,12 +88,14 @@ class Trainer:
     Args:
         batches: batches(split, epoch) -> a sequence of batches, already on the device; "train" varies by epoch, "val"
             may be empty. Under torchrun each process is given its share of every batch.
-        folder: receives checkpoint.json, the tensors it names and history.parquet.
+        folder: receives checkpoint.json, the tensors it names, history.parquet and key.json.
+        key: of everything that determines the result. A checkpoint in `folder` with the same key is continued or, if
+            finished, loaded; a training with another key is deleted and made anew.
         callbacks: each is called with the trainer after every step and every epoch; `position` is 0 after an epoch.
-        settings: what else defines the run, to be found again in a checkpoint that is resumed.
-        save_seconds: time between checkpoints within an epoch; one follows each epoch in any case.
+        n_views: number of different views in the training split, for `Budget`.
+        save_seconds: time between checkpoints within an epoch; each epoch ends with one.
 
-    The best weights on validation are in the model when `run` returns; without validation, the last ones.
+    After `run` the model has the weights that are best on validation; without validation, the last ones.
     """
 
     def __init__(
@@ -90,19 +105,16 @@ class Trainer:
         batches: Callable[[str, int], Sequence[Batch]],
         schedule: Schedule,
         folder: str | Path,
+        key: Key,
         callbacks: Iterable[Callable[["Trainer"], None]] = (),
-        settings: dict | None = None,
+        n_views: int = 0,
         save_seconds: float = SAVE_SECONDS,
     ):
         self.model, self.step, self.batches, self.schedule = model, step, batches, schedule
-        self.folder, self.callbacks, self.save_seconds = Path(folder), list(callbacks), save_seconds
-        self.made_with = asdict(schedule) | (settings or {})
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decayed, "weight_decay": schedule.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
+        self.folder, self.key, self.callbacks = Path(folder), key, list(callbacks)
+        self.n_views, self.save_seconds = n_views, save_seconds
+        decayed, plain = ([p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False))
+        groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr)
         self.history: list[dict] = []
         self.position, self.n_steps, self.sums, self.seconds = 0, 1, {}, 0.0  # within the epoch
@@ -110,7 +122,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or validation has not got better for `patience` of them."""
+        """Whether all epochs are done, or validation has not improved for `patience` epochs."""
         done, patience = len(self.history), self.schedule.patience
         return done >= self.schedule.epochs or 0 < patience <= done - self.best["epoch"]
 
@@ -120,11 +132,18 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Share of all steps that are done."""
+        """The share of all steps that is done."""
         return (len(self.history) + self.position / self.n_steps) / self.schedule.epochs
 
     def run(self) -> pd.DataFrame:
-        """Trains from the last checkpoint, or from the start, to the end; returns the history, a row an epoch."""
+        """Trains to the end, from the key's last checkpoint if there is one; returns the history, a row an epoch."""
+        # `keep` lets one process delete the files of another key; the others wait for it in `_run`.
+        if share().rank or not keep(self.folder, self.key, self._run):
+            self._run()
+        return pd.DataFrame(self.history)
+
+    def _run(self) -> None:
+        wait_for_all()
         self.resume()
         self.parallel, self.saved = parallel(self.model), time.perf_counter()
         while not self.finished:
@@ -135,10 +154,9 @@ class Trainer:
             self.close({"epoch": len(self.history) + 1, **row, "seconds": time.perf_counter() - start})
             for callback in self.callbacks:
                 callback(self)
-        total(torch.zeros(1, device=next(self.model.parameters()).device))  # until the first process has written
+        wait_for_all()  # until the first process has written the best weights
         if self.best["epoch"]:
             self.model.load_state_dict(load_file(self.best_file))
-        return pd.DataFrame(self.history)
 
     def train(self, start: float) -> None:
         """The rest of an epoch."""
@@ -147,7 +165,7 @@ class Trainer:
         self.n_steps = len(batches)
         self.parallel.train()
         for i in range(self.position, self.n_steps):
-            torch.manual_seed(seed_of(seed, epoch, i, share().rank))  # what layers draw, such as dropout
+            torch.manual_seed(seed_of(seed, epoch, i, share().rank))  # for layers that draw, such as dropout
             batch = batches[i]
             terms = self.step(self.parallel, batch)
             self.position, self.seconds = i + 1, time.perf_counter() - start
@@ -160,7 +178,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean of each term on the validation batches; nothing if there are none."""
+        """Mean of each term over the validation batches; empty if there are none."""
         self.model.eval()
         sums = {}
         for batch in self.batches("val", 0):
@@ -212,7 +230,7 @@ class Trainer:
             log.info("epoch %d/%d: %s", row["epoch"], self.schedule.epochs, text)
 
     def save(self) -> None:
-        """Model, optimiser and position, each file whole. The json comes last: it vouches for the tensors."""
+        """Writes model, optimiser and position. The json is written last: tensors that it does not name are ignored."""
         self.saved = time.perf_counter()
         sums = {k: float(v) for k, v in self.sums.items()}
         self.check(sum(sums.values()))
@@ -220,8 +238,8 @@ class Trainer:
             return
         name = f"checkpoint_{len(self.history)}_{self.position}.safetensors"
         write_state(self.folder / name, self.model, self.optimizer)
-        content = {"file": name, "made_with": self.made_with, "position": self.position, "sums": sums}
-        content |= {"seconds": self.seconds, "best": self.best, "history": self.history}
+        content = {"file": name, "views": self.n_views, "n_steps": self.n_steps, "sums": sums}
+        content |= {k: getattr(self, k) for k in ("position", "seconds", "best", "history")}
         save_json(self.folder / "checkpoint.json", content)
         save_parquet(self.folder / "history.parquet", pd.DataFrame(self.history))
         for old in self.folder.glob("*.safetensors"):
@@ -229,18 +247,11 @@ class Trainer:
                 old.unlink()
 
     def resume(self) -> None:
-        """Loads the last checkpoint if there is one.
-
-        Raises:
-            ValueError: it was made with another schedule or other settings.
-        """
+        """Loads the last checkpoint if there is one."""
         path = self.folder / "checkpoint.json"
         if not path.is_file():
             return
         content = json.loads(path.read_text())
-        old, new = content.get("made_with", {}), json.loads(json.dumps(self.made_with))
-        if differing := [f"{k} = {old.get(k)}, not {v}" for k, v in new.items() if old.get(k) != v]:
-            raise ValueError(f"{path} was made with {'; '.join(differing)}: delete {self.folder} to start anew.")
         read_state(self.folder / content["file"], self.model, self.optimizer)
         for name in ("history", "position", "sums", "seconds", "best"):
             setattr(self, name, content[name])

@@ -1,10 +1,10 @@
 """The baseline Learning FFD (Jack et al., ACCV 2018): all templates are deformed at once and compared to the shape.
 
-    loss = sum_t f(gamma_t) chamfer(B_t (P_t + dP_t), shape) + regularisers
+    loss = sum_t gamma_t chamfer(B_t (P_t + dP_t), shape) + entropy of the mean gamma over a batch
 
-Loss, heads and constants are those of the published code (jackd/template_ffd); images, augmentation, backbone, budget
-and trainer are those of `ours`. One network serves all categories, but the category is given, as it is to the
-published networks, of which there is one a category: probabilities are over the given category's templates.
+Loss, heads and constants are those of the published code (jackd/template_ffd) with its entropy regulariser; images,
+augmentation, backbone, budget and trainer are those of our network. The authors train one network for each category.
+Here one network serves all, and the category is given: gamma are probabilities of that category's templates.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,44 +14,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from i2m_lib.dataset.dataset import Dataset
-from i2m_lib.files import save_json, whole
+from i2m_lib.artefacts import Key
+from i2m_lib.dataset.dataset import Dataset, Views
+from i2m_lib.geometry.batched_nearest import squared_chamfer
 from i2m_lib.geometry.ffd import Lattice
-from i2m_lib.graph.template_graph import Template, TemplateGraph
-from i2m_lib.learning.batches import Batches, ViewDataset
+from i2m_lib.geometry.surfaces import Surface
+from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.learning.batches import ViewDataset, batches_of
+from i2m_lib.learning.checkpoints import read_halves, write_halves
 from i2m_lib.learning.device import autocast
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Encoder
-from i2m_lib.learning.settings import Settings, describe, read_description
+from i2m_lib.learning.settings import Settings, read_description, write_description
 from i2m_lib.learning.targets import unit_diagonal
-from i2m_lib.learning.trainer import Schedule, Trainer
+from i2m_lib.learning.train import VERSION as LEARNING_VERSION
+from i2m_lib.learning.trainer import Budget, Trainer
 
+VERSION = 1  # Raise it when results change.
 N_CONTROL = 64
 N_POINTS = 1024  # of each surface in the loss, as published; `n_points` may be fewer on a CPU
-DECAY = 10.0  # regularisers fade by exp(-1e-4 step) in 1e5 steps, that is by exp(-10) over a run
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A published form of the loss: f(gamma) linear or -log(1 - gamma); eps, the share of probability spread evenly;
-    weights, a view, of the entropy of mean probabilities over a batch and of sum_t gamma_t |dP_t|^2."""
-
-    gamma: str = "linear"
-    eps: float = 0.1
-    entropy: float = 0.0
-    dp: float = 0.0
-
-
-# Published for sums over batches of 32; here means over views.
-VARIANTS = {
-    "base": Variant(),
-    "entropy": Variant(entropy=1e2 / 32),
-    "weighted": Variant(gamma="log", eps=1e-3),
-    "regularised": Variant(dp=1.0),
-}
+EPS = 0.1  # share of the probability that is spread evenly
+ENTROPY = 1e2 / 32  # weight of the entropy; published for sums over batches of 32, here for means over views
+DECAY = 10.0  # the published factor exp(-1e-4 step) over 1e5 steps: the entropy fades by exp(-10) over a run
 
 
 class LearningFFD(nn.Module):
@@ -59,7 +45,7 @@ class LearningFFD(nn.Module):
 
     def __init__(self, settings: Settings, n_templates: int):
         super().__init__()
-        self.encoder = Encoder(settings.backbone, settings.node, settings.weights, settings.n_code)
+        self.encoder = Encoder(settings)
         self.logits = nn.Linear(settings.n_code, n_templates)
         self.dP = nn.Linear(settings.n_code, n_templates * N_CONTROL * 3)
         nn.init.normal_(self.dP.weight, std=1e-4)
@@ -96,44 +82,27 @@ class Surfaces:
         return cls(*(torch.from_numpy(x).float().to(device) for x in arrays), torch.from_numpy(slots).to(device))
 
 
-def chamfer(x: Tensor, y: Tensor) -> Tensor:
-    """Sum of squared distances to the nearest neighbour, both ways: x (..., n, 3), y (..., m, 3) -> (...)."""
-    with torch.no_grad():
-        squared = torch.cdist(x, y)
-        to_y, to_x = squared.min(-1).indices, squared.min(-2).indices  # on a CPU four times as fast as argmin
-    forward = x - y.gather(-2, to_y[..., None].expand_as(x))
-    back = y - x.gather(-2, to_x[..., None].expand_as(y))
-    return forward.square().sum((-1, -2)) + back.square().sum((-1, -2))
-
-
 def learning_ffd_loss(
-    out: dict[str, Tensor], batch: dict[str, Tensor], surfaces: Surfaces, variant: Variant, *, progress: float, n: int
+    out: dict[str, Tensor], batch: dict[str, Tensor], surfaces: Surfaces, *, progress: float, n: int
 ) -> dict[str, Tensor]:
     """Terms of the loss for a batch with model (b,) and stretch (b, 3), on n random samples of each surface, scaled to
-    as many as were published; `progress` in [0, 1] of the run."""
+    the published number; `progress` in [0, 1] of the run."""
     model, slots = batch["model"], surfaces.slots[batch["model"]]
-    known = slots >= 0
-    gamma = out["logits"].float().gather(1, slots.clamp(min=0)).masked_fill(~known, -torch.inf).softmax(1)
-    gamma = (1 - variant.eps) * gamma + variant.eps * known / known.sum(1, keepdim=True)
+    known, t = slots >= 0, slots.clamp(min=0)
+    gamma = out["logits"].float().gather(1, t).masked_fill(~known, -torch.inf).softmax(1)
+    gamma = (1 - EPS) * gamma + EPS * known / known.sum(1, keepdim=True)
     chosen = [torch.randint(surfaces.clouds.shape[1], (n,)).to(slots.device) for _ in range(2)]
     cloud = surfaces.clouds[model[:, None], chosen[0]]
     cloud = cloud * unit_diagonal(batch["stretch"], surfaces.extent[model])[:, None]
-    weight = -torch.log1p(-gamma) if variant.gamma == "log" else gamma
-    rows = torch.arange(len(model), device=slots.device)
-    fit, size = 0.0, 0.0
-    for w in range(slots.shape[1]):  # one template of each shape at a time: memory stays b n^2
-        t = slots[:, w].clamp(min=0)
-        dP = out["dP"][rows, t].float()
-        moved = surfaces.B[t[:, None], chosen[1]] @ (surfaces.P[t] + dP)
-        share = torch.where(known[:, w], weight[:, w], 0.0)
-        fit = fit + (share * chamfer(moved, cloud)).mean() * N_POINTS / n
-        size = size + (torch.where(known[:, w], gamma[:, w], 0.0) * dP.square().sum((1, 2))).mean()
-    fade = float(np.exp(-DECAY * progress))
-    mean = (
-        torch.zeros_like(out["logits"], dtype=torch.float32).scatter_add(1, slots.clamp(min=0), gamma * known).mean(0)
-    )
+    fit, rows = 0.0, torch.arange(len(model), device=slots.device)
+    for w in range(slots.shape[1]):  # one template of each shape at a time, so that memory is b n^2
+        points = surfaces.P[t[:, w]] + out["dP"][rows, t[:, w]].float()
+        moved = surfaces.B[t[:, w, None], chosen[1]] @ points
+        share = torch.where(known[:, w], gamma[:, w], 0.0)
+        fit = fit + (share * squared_chamfer(moved, cloud)).mean() * N_POINTS / n
+    mean = torch.zeros_like(out["logits"], dtype=torch.float32).scatter_add(1, t, gamma * known).mean(0)
     entropy = (mean * mean.clamp(min=1e-12).log()).sum()
-    return {"chamfer": fit, "entropy": variant.entropy * fade * entropy, "dp": variant.dp * fade * size}
+    return {"chamfer": fit, "entropy": ENTROPY * float(np.exp(-DECAY * progress)) * entropy}
 
 
 def train_learning_ffd(
@@ -143,11 +112,13 @@ def train_learning_ffd(
     settings: Settings,
     *,
     device: torch.device,
-    variant: str = "entropy",
     n_points: int = 256,
     callbacks: Iterable[Callable[[Trainer], None]] = (),
 ) -> tuple[LearningFFD, pd.DataFrame]:
-    """Trains, or resumes, in `folder`; writes model.safetensors and model.json there. Returns network and history."""
+    """Trains in `folder`, or goes on where a training of the same data and settings stopped; writes model.safetensors
+    and model.json there. Returns network and history."""
+    parameters = asdict(settings) | {"n_points": n_points, "learning": LEARNING_VERSION}
+    key = Key("learning_ffd", VERSION, parameters, {"dataset": getattr(dataset, "digest", "unknown"), "graph": getattr(graph, "digest", "unknown")})
     views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
     surfaces = {split: Surfaces.of(dataset, graph, v.model_ids, device) for split, v in views.items() if len(v)}
     torch.manual_seed(settings.seed)
@@ -157,63 +128,46 @@ def train_learning_ffd(
         with autocast(device):
             out = network(batch["image"].contiguous(memory_format=torch.channels_last))
         split = "train" if network.training else "val"
-        return learning_ffd_loss(out, batch, surfaces[split], VARIANTS[variant], progress=trainer.progress, n=n_points)
+        return learning_ffd_loss(out, batch, surfaces[split], progress=trainer.progress, n=n_points)
 
-    def batches(split: str, epoch: int) -> Batches:
-        epoch = epoch if split == "train" else None
-        return Batches(views[split], settings, device, epoch)
-
-    schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
-    made_with = asdict(settings) | {"variant": variant, "n_points": n_points}
-    trainer = Trainer(model, step, batches, schedule, Path(folder) / "training", callbacks, settings=made_with)
+    batches, n_views = batches_of(views, settings, device), len(views["train"])
+    trainer = Trainer(model, step, batches, settings.schedule, Path(folder) / "training", key, callbacks, n_views)
     history = trainer.run()
-    with whole(Path(folder) / "model.safetensors") as temporary:
-        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, temporary)
-    save_json(Path(folder) / "model.json", describe(settings, graph) | {"variant": variant})
+    write_halves(Path(folder) / "model.safetensors", model)
+    write_description(folder, key, settings, graph)
     return model, history
 
 
 @dataclass(frozen=True)
-class FFDAnswer:
-    """A mesh V (n, 3), F (m, 3): `template` under displacements (64, 3) of the whole lattice."""
-
-    template: Template
-    displacements: np.ndarray
-
-    @property
-    def V(self) -> np.ndarray:
-        lattice = Lattice.around(self.template.V)
-        return lattice.basis(self.template.V) @ (lattice.points + self.displacements)
-
-    @property
-    def F(self) -> np.ndarray:
-        return self.template.F
-
-
-@dataclass(frozen=True)
-class LearningFFDReconstructor:
-    """The trained baseline with its graph."""
+class LearningFFDMethod:
+    """The trained baseline as a method (see `evaluation.method`)."""
 
     model: LearningFFD
     graph: TemplateGraph
     size: int
+    budget: Budget
+    name: str = "learning_ffd"
+    told: str = "the image and the category"
 
     @classmethod
-    def load(cls, run: str | Path) -> "LearningFFDReconstructor":
-        """Of `run`/learning_ffd. Raises FileNotFoundError if it was not trained."""
-        graph = TemplateGraph.load(Path(run) / "graph")
-        settings = read_description(Path(run) / "learning_ffd", graph)[1]
+    def load(cls, run: str | Path) -> "LearningFFDMethod":
+        """From `run`/learning_ffd. Raises FileNotFoundError if it was not trained, StaleError if with another graph."""
+        folder, graph = Path(run) / "learning_ffd", TemplateGraph.load(Path(run) / "graph")
+        settings = read_description(folder, graph)[1]
         model = LearningFFD(replace(settings, weights=None), len(graph.templates))
-        model.load_state_dict(load_file(Path(run) / "learning_ffd" / "model.safetensors"))
-        return cls(model.float().eval(), graph, settings.size)
+        return cls(read_halves(folder / "model.safetensors", model), graph, settings.size, Budget.of(folder))
 
     @torch.inference_mode()
-    def predict(self, rgba: Tensor, synsets: list[str], batch_size: int = 64) -> list[FFDAnswer]:
-        """Images (b, 4, h, w) uint8 with true masks, of categories that are given, as to the published networks."""
-        answers, names = [], np.array([t.synset for t in self.graph.templates])
-        for k in range(0, len(rgba), batch_size):
-            out = self.model(compose(crop_to_mask(rgba[k : k + batch_size].float() / 255, self.size)))
-            for logits, dP, synset in zip(out["logits"], out["dP"], synsets[k : k + batch_size], strict=True):
-                best = int(np.where(names == synset, logits.float().numpy(), -np.inf).argmax())
-                answers.append(FFDAnswer(self.graph.templates[best], dP[best].double().numpy()))
-        return answers
+    def answer(self, views: Views) -> list[Surface]:
+        """The most probable template of each view's category, deformed by its control points."""
+        surfaces, synset_of_template = [], np.array([t.synset for t in self.graph.templates])
+        synsets = iter(views.rows.synset)
+        for images in views.images.split(64):  # the size of a batch changes how convolutions are rounded
+            out = self.model(compose(crop_to_mask(images.float() / 255, self.size)))
+            for logits, dP, synset in zip(out["logits"], out["dP"], synsets, strict=False):
+                best = int(np.where(synset_of_template == synset, logits.float().numpy(), -np.inf).argmax())
+                template = self.graph.templates[best]
+                lattice = Lattice.around(template.V)
+                V = lattice.basis(template.V) @ (lattice.points + dP[best].double().numpy())
+                surfaces.append((V, template.F))
+        return surfaces

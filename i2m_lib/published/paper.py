@@ -1,29 +1,33 @@
-"""The `paper` profile: for each category an autoencoder, its code frozen, then a classifier and a regressor.
+"""The `paper` profile: for each category an autoencoder and, on its frozen code, a classifier and a regressor.
 
-Architectures, losses and data are the paper's; its batches of one are not. 3.5 million steps of SGD on single samples
-become epochs of batches under AdamW with warm-up and decay, which need no tuning for each of three networks, and the
-code, being frozen, is computed once.
+Architectures, losses and data are the paper's, but not the optimisation: its 3.5 million steps of SGD on single samples
+become epochs of batches under AdamW with warm-up and decay, which need no tuning for each network. The codes are
+computed once, since the autoencoder is frozen.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, multilabel_soft_margin_loss, one_hot
 
-from i2m_lib.files import whole
-from i2m_lib.graph.template_graph import Template, TemplateGraph
+from i2m_lib.artefacts import Key, StaleError, keep, read_key
+from i2m_lib.dataset.dataset import Views
+from i2m_lib.geometry.surfaces import Surface
+from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.learning.checkpoints import read_halves, write_halves
 from i2m_lib.learning.images import compose, crop_to_mask
-from i2m_lib.learning.trainer import Batch, Schedule, Trainer, seed_of
+from i2m_lib.learning.trainer import Batch, Budget, Schedule, Trainer, seed_of
 
+from .generator import Samples, combine, neighbour_slots
 from .paper_networks import SIZE, Autoencoder, Classifier, Regressor
-from .samples import Samples, combine, neighbour_slots
 
-ON = 0.45  # a weight above this is 1; the official code compares |a|, so that strongly negative ones switch on
+VERSION = 1  # Raise it when results change, also of `learning.images` or `learning.trainer`.
+ON = 0.45  # a weight above this is 1; the official code compares |a|, which switches strongly negative ones on
 LUMINANCE = (0.299, 0.587, 0.114)
 VAL_SHARE = 0.1  # of the training samples
 
@@ -75,9 +79,8 @@ class Shuffled:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> Batch:
-        batch = {
-            k: x[self.rows[i].numpy() if isinstance(x, np.ndarray) else self.rows[i]] for k, x in self.tensors.items()
-        }
+        rows = self.rows[i]
+        batch = {k: x[rows.numpy() if isinstance(x, np.ndarray) else rows] for k, x in self.tensors.items()}
         return batch | ({"image": gray_of_samples(batch["image"])} if "image" in batch else {})
 
 
@@ -97,35 +100,42 @@ def regress(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return {"parameters": (error / (n + T)).mean()}
 
 
-def train_category(
-    samples: Samples,
+def train_paper(
+    samples: dict[str, Samples],
+    graph: TemplateGraph,
     folder: str | Path,
     settings: PaperSettings,
     callbacks: Iterable[Callable[[Trainer], None]] = (),
-) -> Networks:
-    """Trains, or resumes, the networks of one category on its training samples; writes networks.safetensors."""
+) -> None:
+    """Trains the networks of each category on its training samples, or goes on where a training of the same samples and
+    settings stopped; writes `folder`/<synset>/networks.safetensors."""
+    for synset in graph.synsets:
+        here, inputs = Path(folder) / synset, {"samples": samples[synset].digest, "graph": getattr(graph, "digest", "unknown")}
+        key = Key("paper", VERSION, asdict(settings), inputs)
+        make = partial(_train_category, samples[synset], here, settings, key, callbacks)
+        keep(here / "networks.safetensors", key, make)
+
+
+def _train_category(samples: Samples, folder: Path, settings: PaperSettings, key: Key, callbacks: Iterable) -> None:
     torch.manual_seed(settings.seed)
     networks = Networks(samples.a.shape[1])
     n_val = max(1, int(VAL_SHARE * samples.n_train))
     rows = torch.arange(samples.n_train).split([samples.n_train - n_val, n_val])
 
-    def fit(name: str, step: Callable, tensors: dict, epochs: int, lr: float) -> None:
+    def fit(name: str, step: Callable, tensors: dict, epochs: int, lr: float, n_views: int = 0) -> None:
         def batches(split: str, epoch: int) -> Shuffled:
-            training = split == "train"
-            chosen = rows[0 if training else 1]
-            return Shuffled(tensors, chosen, settings.batch_size, settings.seed, epoch if training else None)
+            chosen, epoch = (rows[0], epoch) if split == "train" else (rows[1], None)
+            return Shuffled(tensors, chosen, settings.batch_size, settings.seed, epoch)
 
         schedule = Schedule(epochs, lr, weight_decay=1e-5, patience=settings.patience, seed=settings.seed)
-        Trainer(getattr(networks, name), step, batches, schedule, Path(folder) / name, callbacks).run()
+        Trainer(getattr(networks, name), step, batches, schedule, folder / name, key, callbacks, n_views=n_views).run()
 
-    fit("autoencoder", reconstruct_image, {"image": samples.images}, settings.epochs[0], settings.lr)
+    fit("autoencoder", reconstruct_image, {"image": samples.images}, settings.epochs[0], settings.lr, len(rows[0]))
     z = codes(networks.autoencoder, samples.images[: samples.n_train])
     targets = {name: torch.from_numpy(getattr(samples, name))[: samples.n_train] for name in "cda"} | {"z": z}
-    fit("classifier", choose_template, targets, settings.epochs[1], settings.lr_heads)
+    fit("classifier", choose_template, targets, settings.epochs[1], settings.lr_heads)  # on codes of the same views
     fit("regressor", regress, targets, settings.epochs[2], settings.lr_heads)
-    with whole(Path(folder) / "networks.safetensors") as temporary:
-        save_file({k: v.half().contiguous() for k, v in networks.state_dict().items()}, temporary)
-    return networks.eval()
+    write_halves(folder / "networks.safetensors", networks)
 
 
 @torch.inference_mode()
@@ -136,54 +146,45 @@ def codes(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) ->
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A mesh V (n, 3), F (m, 3) in the canonical frame, from `template` under d (32, 3) and weights a (E,)."""
-
-    template: Template
-    V: np.ndarray
-    d: np.ndarray
-    a: np.ndarray
-
-    @property
-    def F(self) -> np.ndarray:
-        return self.template.F
-
-
-@dataclass(frozen=True)
-class PaperReconstructor:
-    """The trained networks of every category with the graph."""
+class PaperMethod:
+    """The trained networks of every category as a method (see `evaluation.method`)."""
 
     graph: TemplateGraph
     networks: dict[str, Networks]
+    budget: Budget
+    name: str = "image2mesh_paper"
+    told: str = "the image and the category"
 
     @classmethod
-    def load(cls, run: str | Path) -> "PaperReconstructor":
-        """Raises FileNotFoundError if the run has no such networks."""
-        graph, networks = TemplateGraph.load(Path(run) / "graph"), {}
+    def load(cls, run: str | Path) -> "PaperMethod":
+        """From `run`/paper. Raises FileNotFoundError if it was not trained, StaleError if with another graph."""
+        folder, graph, networks = Path(run) / "paper", TemplateGraph.load(Path(run) / "graph"), {}
         for synset in graph.synsets:
-            path = Path(run) / "paper" / synset / "networks.safetensors"
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing: train the paper profile in 03_training first.")
-            networks[synset] = Networks(len(graph.of(synset)))
-            networks[synset].load_state_dict(load_file(path))
-            networks[synset].float().eval()
-        return cls(graph, networks)
+            path = folder / synset / "networks.safetensors"
+            key = read_key(path)
+            if key is None:
+                raise FileNotFoundError(
+                    f"{path} is missing or unfinished: train the paper profile in 03_training first."
+                )
+            if key.inputs["graph"] != getattr(graph, "digest", "unknown"):
+                raise StaleError(f"{path} was trained with another template graph: run 03_training again.")
+            networks[synset] = read_halves(path, Networks(len(graph.of(synset))))
+        return cls(graph, networks, Budget.of(folder))
 
     @torch.inference_mode()
-    def predict(self, rgba: Tensor, synsets: list[str]) -> list[Answer]:
-        """Images (b, 4, h, w) uint8 with true masks, of categories that are given, as in the paper."""
-        return [self._answer(gray(x[None]), s) for x, s in zip(rgba, synsets, strict=True)]
+    def answer(self, views: Views) -> list[Surface]:
+        """The template that the classifier chooses, combined with its neighbours as the regressor says."""
+        return [self._answer(gray(x[None]), s) for x, s in zip(views.images, views.rows.synset, strict=True)]
 
     @torch.inference_mode()
-    def predict_samples(self, images: np.ndarray, synset: str) -> list[Answer]:
+    def predict_samples(self, images: np.ndarray, synset: str) -> list[Surface]:
         """The same for images (b, s, s, 2) of the generator."""
         return [self._answer(gray_of_samples(x[None]), synset) for x in images]
 
-    def _answer(self, image: Tensor, synset: str) -> Answer:
+    def _answer(self, image: Tensor, synset: str) -> Surface:
         networks, templates = self.networks[synset], self.graph.of(synset)
         z = networks.autoencoder.code(image)
         c = networks.classifier(z).argmax(1)
         d, a = (x[0].double().numpy() for x in networks.regressor(z, c))
-        template = templates[int(c)]
         a = (a[neighbour_slots(templates)[int(c)]] > ON).astype(float)
-        return Answer(template, combine(template, d, a), d, a)
+        return combine(templates[int(c)], d, a), templates[int(c)].F

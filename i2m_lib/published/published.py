@@ -1,20 +1,31 @@
-"""Two published methods trained on the same shapes. Both are told the category, as in their papers."""
+"""TEMPORARY: the old interface, until `evaluation` uses `LearningFFDMethod` and `PaperMethod`; then this file goes."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
-from torch import Tensor
+import pandas as pd
 
-from .learning_ffd import FFDAnswer, LearningFFDReconstructor
-from .paper import Answer, PaperReconstructor
+from i2m_lib.dataset.dataset import Views
 
-PUBLISHED = {"learning_ffd": LearningFFDReconstructor, "image2mesh_paper": PaperReconstructor}
+from .learning_ffd import LearningFFDMethod
+from .paper import PaperMethod
+
+
+def _old(kind):
+    def load(run):
+        method = kind.load(run)
+
+        def predict(rgba, synsets):
+            answers = method.answer(Views(pd.DataFrame({"synset": synsets}), rgba))
+            return [SimpleNamespace(V=V, F=F) for V, F in answers]
+
+        return SimpleNamespace(predict=predict)
+
+    return SimpleNamespace(load=load)
+
+
+PUBLISHED = {"learning_ffd": _old(LearningFFDMethod), "image2mesh_paper": _old(PaperMethod)}
 TRAINED_IN = {"learning_ffd": "learning_ffd", "image2mesh_paper": "paper"}  # folders of a run
 
 
-def published_answers(run: str | Path, rgba: Tensor, synsets: list[str]) -> dict[str, list[Answer | FFDAnswer]]:
-    """{method: its answers, with V and F} to images (b, 4, h, w) uint8 of the categories `synsets`.
-
-    Raises:
-        FileNotFoundError: the run has not trained them.
-    """
+def published_answers(run, rgba, synsets):
     return {name: kind.load(run).predict(rgba, synsets) for name, kind in PUBLISHED.items()}

@@ -1,21 +1,25 @@
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from i2m_lib.artefacts import StaleError, key_of
+from i2m_lib.dataset.dataset import Dataset
 from i2m_lib.geometry.ffd import Lattice, displace, free_points, symmetric_basis
 from i2m_lib.graph.template_graph import TemplateGraph
-from i2m_lib.learning import distributed
 from i2m_lib.learning.azimuth import soft_bins
-from i2m_lib.learning.batches import Batches, balanced
 from i2m_lib.learning.losses import IMPORTANCE, TERMS, image2mesh_loss
 from i2m_lib.learning.networks import trunk
-from i2m_lib.learning.settings import Settings
+from i2m_lib.learning.settings import Settings, read_description
 from i2m_lib.learning.targets import deformation_space, make_targets, soft_labels
-from i2m_lib.learning.train import load_model, new_model, train
+from i2m_lib.learning.train import VERSION, categories_of, load_model, new_model, train
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,6 @@ def test_soft_labels_prefer_the_cheap():
 def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset, tiny_run, targets):
     ids = dataset.select("train").model_id.tolist()
     model, stretch = torch.arange(len(ids)), torch.exp(0.3 * torch.randn(len(ids), 3))
-    torch.testing.assert_close(targets.stretched(model, torch.ones(len(ids), 3)), targets.y, atol=1e-5, rtol=0)
     stretched = targets.stretched(model, stretch)
     template, fits = tiny_run.graph.templates[0], tiny_run.fits[tiny_run.graph.synsets[0]]
     is_train = np.isin(fits.model_ids, ids)
@@ -80,10 +83,10 @@ def exact_answer(targets, model):
     """What a perfect network would say of these models."""
     b, (T, E) = len(model), targets.gram.shape[:2]
     rows = torch.arange(b)[:, None]
-    out = {"logits": torch.full((b, T), -50.0), "y": torch.zeros(b, T, targets.y.shape[2])}
+    out = {"logits": torch.full((b, T), -50.0), "y": torch.zeros(b, T, targets.axes.shape[1])}
     out |= {"weights": torch.zeros(b, T, E), "azimuth": soft_bins(torch.zeros(b)).log(), "elevation": torch.zeros(b)}
     out["logits"][rows, targets.slots[model]] = targets.q[model].clamp(min=1e-30).log()
-    out["y"][rows, targets.slots[model]] = targets.y[model]
+    out["y"][rows, targets.slots[model]] = targets.stretched(model, torch.ones(b, 3))
     out["weights"][rows, targets.slots[model]] = targets.weights[model]
     return out
 
@@ -102,10 +105,9 @@ def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
 def test_rows_of_targets_are_those_shapes(targets):
     some, stretch = targets.rows(slice(1, 3)), torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.2, 0.8]])
     first, second = torch.arange(1, 3), torch.arange(2)
-    for name in ("slots", "q", "y", "weights", "weighted"):
+    for name in ("slots", "q", "parts", "weights", "weighted"):
         torch.testing.assert_close(getattr(some, name), getattr(targets, name)[first])
     torch.testing.assert_close(some.stretched(second, stretch), targets.stretched(first, stretch))
-    torch.testing.assert_close(some.stretched(second, torch.ones(2, 3)), some.y)
 
 
 def test_labels_stay_within_the_category(dataset, tiny_run, targets):
@@ -114,51 +116,6 @@ def test_labels_stay_within_the_category(dataset, tiny_run, targets):
     for i, model_id in enumerate(dataset.select("train").model_id):
         chosen = targets.slots[i][targets.q[i] > 0].tolist()
         assert {tiny_run.graph.templates[t].synset for t in chosen} == {synset[model_id]}
-
-
-def batches(views, epoch, batch_size=4):
-    return Batches(views, Settings(1, batch_size, 1e-3, size=32), torch.device("cpu"), epoch)
-
-
-def test_batches_repeat_by_epoch_and_vary_between_epochs(tiny_run):
-    first, again, later = (torch.cat([b["image"] for b in batches(tiny_run.views, epoch)]) for epoch in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, later)
-
-
-def test_a_batch_is_the_same_whichever_came_before(tiny_run):
-    expected = [b["image"] for b in batches(tiny_run.views, 3)]
-    jumping = batches(tiny_run.views, 3)
-    for i in (2, 0, 1, 3):
-        assert torch.equal(jumping[i]["image"], expected[i])
-    with pytest.raises(IndexError):
-        jumping[len(expected)]
-
-
-@pytest.mark.parametrize("epoch", [0, None])
-def test_shares_of_processes_make_up_the_batch(tiny_run, monkeypatch, epoch):
-    whole = batches(tiny_run.views, epoch)[1]
-    parts = []
-    for rank in range(2):
-        monkeypatch.setattr("i2m_lib.learning.batches.share", lambda rank=rank: distributed.Share(rank, 2))
-        parts.append(batches(tiny_run.views, epoch)[1])
-    for name, value in whole.items():
-        torch.testing.assert_close(torch.cat([part[name] for part in parts]), value)
-    with pytest.raises(ValueError, match="a batch of 3 cannot be divided among 2 processes"):
-        batches(tiny_run.views, epoch, batch_size=3)
-
-
-def test_validation_sees_every_view_once_in_order(tiny_run):
-    found = list(batches(tiny_run.views, None, batch_size=3))
-    assert torch.cat([b["model"] for b in found]).tolist() == tiny_run.views.model.tolist()
-    assert len(found[-1]["model"]) == len(tiny_run.views) % 3 or 3
-
-
-def test_categories_are_drawn_equally_often(tiny_run):
-    synsets = tiny_run.views.dataset.models.set_index("model_id").synset.loc[tiny_run.views.model_ids]
-    weight = balanced(tiny_run.views)
-    shares = [float(weight[torch.tensor((synsets == s).to_numpy())[tiny_run.views.model]].sum()) for s in set(synsets)]
-    assert shares == pytest.approx([1.0] * len(shares))
 
 
 @pytest.mark.parametrize(("backbone", "node"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
@@ -210,26 +167,87 @@ def test_the_model_survives_its_file(tiny_run):
         torch.testing.assert_close(a[name], b[name], atol=0.05, rtol=0.05)
 
 
+def never(trainer):
+    pytest.fail("trained again")
+
+
 def test_a_finished_training_is_loaded_not_repeated(dataset, tiny_run):
-    history = train(
-        dataset,
-        tiny_run.graph,
-        tiny_run.fits,
-        tiny_run.folder,
-        tiny_run.settings,
-        device=torch.device("cpu"),
-        callbacks=[lambda trainer: pytest.fail("trained again")],
-    )[1]
+    arguments = (dataset, tiny_run.graph, tiny_run.fits, tiny_run.folder, tiny_run.settings)
+    history = train(*arguments, device=CPU, callbacks=[never])[1]
     assert len(history) == tiny_run.settings.epochs
     assert pd.read_parquet(tiny_run.folder / "history.parquet").equals(history)
 
 
+def small(graph):
+    """The graph with other shapes under the same names."""
+    return TemplateGraph([replace(t, V=0.9 * t.V) for t in graph.templates], graph.edges)
+
+
+@pytest.fixture
+def trained(dataset, tiny_run, tmp_path, caplog):
+    """A function that trains in a copy of the tiny run, and returns its model and what was logged."""
+    shutil.copytree(tiny_run.folder, tmp_path, dirs_exist_ok=True)
+    caplog.set_level("INFO", "i2m_lib")
+
+    def again(graph=tiny_run.graph, fits=tiny_run.fits, settings=tiny_run.settings):
+        caplog.clear()
+        model = train(dataset, graph, fits, tmp_path, settings, device=CPU)[0]
+        return model.state_dict(), caplog.text
+
+    return again
+
+
+def test_another_graph_is_trained_on_anew(tiny_run, tmp_path, trained):
+    model, told = trained(graph=small(tiny_run.graph))
+    assert "its graph is another" in told and "epoch 1/1" in told
+    assert not torch.equal(model["axes"], tiny_run.model.axes)
+    load_model(tmp_path, small(tiny_run.graph))
+    with pytest.raises(StaleError, match="another template graph"):
+        load_model(tmp_path, tiny_run.graph)
+    assert "its graph is another" in trained()[1]
+
+
+def test_other_fits_data_settings_or_versions_are_trained_on_anew(tiny_run, trained, monkeypatch):
+    assert "epoch" not in trained()[1].replace("resumed after epoch", "")
+    fits = {s: replace(fit, cost=fit.cost * 2) for s, fit in tiny_run.fits.items()}
+    assert "its fits is another" in trained(fits=fits)[1]
+    assert "seed is 0, not 1" in trained(settings=replace(tiny_run.settings, seed=1))[1]
+    trained()
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "digest", "another")
+        assert "its dataset is another" in trained()[1]
+    trained()
+    monkeypatch.setattr("i2m_lib.learning.train.VERSION", VERSION + 1)
+    assert f"version is {VERSION}, not {VERSION + 1}" in trained()[1]
+
+
+def test_a_model_older_than_a_training_that_was_begun_is_refused(tiny_run, tmp_path, trained):
+    def kill(trainer):
+        raise KeyboardInterrupt
+
+    settings = replace(tiny_run.settings, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_run.views.dataset, tiny_run.graph, tiny_run.fits, tmp_path, settings, device=CPU, callbacks=[kill])
+    with pytest.raises(StaleError, match="run 03_training to its end"):
+        load_model(tmp_path, tiny_run.graph)
+    trained(settings=settings)
+    assert load_model(tmp_path, tiny_run.graph)[1] == settings
+
+
 def test_other_templates_are_refused(tiny_run, tmp_path):
     other = TemplateGraph(tiny_run.graph.templates[::-1], tiny_run.graph.edges)
-    with pytest.raises(ValueError, match="other templates"):
+    with pytest.raises(StaleError, match="another template graph"):
         load_model(tiny_run.folder, other)
     with pytest.raises(FileNotFoundError, match="run 03_training first"):
         load_model(tmp_path, tiny_run.graph)
+
+
+def test_model_json_tells_what_the_model_was_made_of(dataset, tiny_run):
+    content, settings = read_description(tiny_run.folder, tiny_run.graph)
+    assert content["key"] == key_of(tiny_run.folder / "training")
+    assert content["inputs"]["graph"] == tiny_run.graph.digest
+    assert settings == tiny_run.settings
+    assert categories_of(tiny_run.folder) == {"03001627": "chair", "04379243": "table"}
 
 
 def test_training_needs_neither_vtk_nor_trimesh_nor_scipy():

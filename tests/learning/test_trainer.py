@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from i2m_lib.artefacts import Key, StaleError, device, read_key
 from i2m_lib.learning.distributed import Share, process_group, share
-from i2m_lib.learning.trainer import Schedule, Trainer, seed_of
+from i2m_lib.learning.trainer import Budget, Schedule, Trainer, seed_of
 
 SCHEDULE = Schedule(epochs=4, lr=0.02)
 N_STEPS = 5
@@ -25,7 +27,14 @@ class KilledError(Exception):
     """Stands for SIGKILL: nothing after the callback runs."""
 
 
-def make(folder, schedule=SCHEDULE, callbacks=(), factor=1.0, norm=True, n_val=2, **options):
+def key(**parameters):
+    return Key("test", 1, parameters, {"dataset": "abc"})
+
+
+KEY = key()
+
+
+def make(folder, schedule=SCHEDULE, callbacks=(), factor=1.0, norm=True, n_val=2, made_of=KEY, **options):
     """A training whose convolution is kept channels-last and whose dropout draws random numbers."""
     torch.manual_seed(0)
     middle = nn.BatchNorm2d(8) if norm else nn.Identity()
@@ -40,7 +49,7 @@ def make(folder, schedule=SCHEDULE, callbacks=(), factor=1.0, norm=True, n_val=2
     def step(network, batch):
         return {"fit": factor * (network(batch["x"]) - batch["y"]).square().mean()}
 
-    return Trainer(model, step, batches, schedule, folder, callbacks, **options)
+    return Trainer(model, step, batches, schedule, folder, made_of, callbacks, **options)
 
 
 def assert_same_weights(a: dict, b: dict):
@@ -136,12 +145,60 @@ def test_only_two_files_of_weights_are_kept_and_they_are_no_pickle(tmp_path):
     assert {name.split(".")[0] for name in load_file(checkpoint)} == {"model", "optimizer"}
 
 
-def test_another_schedule_or_other_settings_do_not_resume(tmp_path):
-    make(tmp_path, settings={"size": 64}).run()
-    with pytest.raises(ValueError, match=r"epochs = 4, not 9: delete .* to start anew"):
-        make(tmp_path, Schedule(epochs=9, lr=0.02), settings={"size": 64}).run()
-    with pytest.raises(ValueError, match="size = 64, not 96"):
-        make(tmp_path, settings={"size": 96}).run()
+@pytest.mark.parametrize(
+    ("other", "clause"),
+    [
+        (key(size=96), "size is 64, not 96"),
+        (Key("test", 2, {"size": 64}, {"dataset": "abc"}), "version is 1, not 2"),
+        (Key("test", 1, {"size": 64}, {"dataset": "def"}), "its dataset is another"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_training_with_another_key_is_made_anew(tmp_path, caplog, other, clause, finished):
+    def kill(trainer):
+        if not finished and len(trainer.history) == 2:
+            raise KilledError
+
+    first = make(tmp_path, callbacks=[kill], made_of=key(size=64))
+    with nullcontext() if finished else pytest.raises(KilledError):
+        first.run()
+    started = []
+    with caplog.at_level("INFO", "i2m_lib"):
+        again = make(tmp_path, callbacks=[lambda trainer: started.append(trainer.position)], made_of=other)
+        assert len(again.run()) == 4
+    assert len(started) == 4 * (N_STEPS + 1)
+    assert clause in caplog.text and "made anew" in caplog.text
+    assert read_key(tmp_path) == other
+
+
+def test_a_half_made_training_has_an_unfinished_key(tmp_path):
+    def kill(trainer):
+        if len(trainer.history) == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        make(tmp_path, callbacks=[kill]).run()
+    assert read_key(tmp_path) is None
+    assert read_key(tmp_path, finished=False) == key()
+    make(tmp_path).run()
+    assert read_key(tmp_path) == key()
+
+
+def test_files_without_a_key_are_not_deleted(tmp_path):
+    (tmp_path / "checkpoint.json").write_text("{}")
+    with pytest.raises(StaleError, match="files without a key"):
+        make(tmp_path).run()
+    assert (tmp_path / "checkpoint.json").is_file()
+
+
+def test_a_budget_is_the_sum_of_the_trainings_below_a_folder(tmp_path):
+    assert Budget.of(tmp_path) == Budget()
+    histories = [make(tmp_path / name, n_views=80).run() for name in ("a/training", "b")]
+    budget = Budget.of(tmp_path)
+    assert (budget.views, budget.steps) == (160, 2 * 4 * N_STEPS)
+    assert budget.seconds == pytest.approx(sum(history.seconds.sum() for history in histories))
+    assert budget.device == device()
+    assert Budget.of(tmp_path / "b").steps == 4 * N_STEPS
 
 
 def test_a_loss_that_explodes_is_named_and_not_saved(tmp_path):
@@ -188,7 +245,7 @@ def test_two_processes_learn_as_one_does(tmp_path, monkeypatch):
     """The same curve as of one process with the whole, that is the doubled, batch, to rounding."""
     one, two = make(tmp_path / "one", norm=False), tmp_path / "two"
     expected = one.run()
-    two.mkdir()
+    make(two, norm=False, made_of=key(size=64)).run()  # both processes begin anew
     torchrun = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)

@@ -1,30 +1,17 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from i2m_lib.artefacts import StaleError
+from i2m_lib.dataset.dataset import chunks
+from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.settings import Settings
-from i2m_lib.published.learning_ffd import (
-    VARIANTS,
-    LearningFFDReconstructor,
-    Surfaces,
-    Variant,
-    chamfer,
-    learning_ffd_loss,
-    train_learning_ffd,
-)
+from i2m_lib.published.learning_ffd import ENTROPY, LearningFFDMethod, Surfaces, learning_ffd_loss, train_learning_ffd
 
 CPU = torch.device("cpu")
-
-
-def test_chamfer_is_the_sum_over_both_directions():
-    rng = torch.Generator().manual_seed(0)
-    x, y = torch.rand(2, 30, 3, generator=rng, requires_grad=True), torch.rand(2, 20, 3, generator=rng)
-    squared = (x[:, :, None] - y[:, None]).square().sum(-1)
-    expected = squared.amin(2).sum(1) + squared.amin(1).sum(1)
-    torch.testing.assert_close(chamfer(x, y), expected)
-    (a,), (b,) = (torch.autograd.grad(z.sum(), x, retain_graph=True) for z in (chamfer(x, y), expected))
-    torch.testing.assert_close(a, b)
-    assert float(chamfer(y, y).abs().max()) == 0
 
 
 @pytest.fixture(scope="module")
@@ -58,43 +45,96 @@ def test_a_template_fits_itself_only_up_to_the_samples(surfaces, tiny_run):
         out["logits"][0, t] = 50
         b = {"model": torch.tensor([model]), "stretch": torch.ones(1, 3)}
         torch.manual_seed(0)
-        terms = learning_ffd_loss(out, b, surfaces, Variant(eps=0.0), progress=0.0, n=256)
+        terms = learning_ffd_loss(out, b, surfaces, progress=0.0, n=256)
         found[t] = float(terms["chamfer"])
     mine = own[tiny_run.views.model_ids[model]]
     assert found[mine] == min(found.values())
     assert found[mine] < 0.5 * max(found.values())
 
 
-def test_probabilities_stay_within_the_category_and_regularisers_fade(surfaces):
+def test_the_entropy_fades(surfaces):
+    first, last = (
+        learning_ffd_loss(outputs(surfaces, 2), batch(2), surfaces, progress=p, n=16)["entropy"] for p in (0.0, 1.0)
+    )
+    assert float(last) == pytest.approx(float(first) * np.exp(-10), rel=1e-4)
+
+
+def test_templates_of_another_category_change_nothing(surfaces):
     out = outputs(surfaces, 2)
-    out["dP"] += 0.1
-    terms = [
-        learning_ffd_loss(out, batch(2), surfaces, Variant(entropy=1.0, dp=1.0), progress=p, n=16) for p in (0.0, 1.0)
-    ]
-    assert float(terms[0]["dp"]) == pytest.approx(64 * 3 * 0.01, rel=1e-4)  # gamma sums to 1 within the category
-    for name in ("dp", "entropy"):
-        assert float(terms[1][name]) == pytest.approx(float(terms[0][name]) * np.exp(-10), rel=1e-4)
+    foreign = [t for t in range(len(surfaces.P)) if t not in surfaces.slots[:2]]
+    found = []
+    for logit, shift in ((0.0, 0.0), (9.0, 1.0)):
+        out["logits"][:, foreign], out["dP"][:, foreign] = logit, shift
+        torch.manual_seed(0)
+        found.append(learning_ffd_loss(out, batch(2), surfaces, progress=0.0, n=16))
+    assert len(foreign) == 2
+    assert all(torch.equal(found[0][name], found[1][name]) for name in ("chamfer", "entropy"))
 
 
 def test_evenly_used_templates_have_the_lowest_entropy_term(surfaces):
-    even = learning_ffd_loss(outputs(surfaces, 2), batch(2), surfaces, VARIANTS["entropy"], progress=0.0, n=16)
     out = outputs(surfaces, 2)
+    even = learning_ffd_loss(out, batch(2), surfaces, progress=0.0, n=16)["entropy"]
+    assert float(even) == pytest.approx(
+        -ENTROPY * np.log(2), rel=1e-5
+    )  # both shapes are of one category of two templates
     out["logits"][:, surfaces.slots[0, 0]] = 9
-    assert float(even["entropy"]) < float(
-        learning_ffd_loss(out, batch(2), surfaces, VARIANTS["entropy"], progress=0.0, n=16)["entropy"]
-    )
+    assert float(even) < float(learning_ffd_loss(out, batch(2), surfaces, progress=0.0, n=16)["entropy"])
 
 
-def test_it_trains_and_answers_within_the_category(dataset, tiny_run):
-    settings = Settings(1, 8, 1e-3, backbone="mobilenet_v3_small", size=64)
-    history = train_learning_ffd(
-        dataset, tiny_run.graph, tiny_run.folder / "learning_ffd", settings, device=CPU, n_points=32
-    )[1]
-    assert np.isfinite(history.train_chamfer).all()
-    reconstructor = LearningFFDReconstructor.load(tiny_run.folder)
-    images = torch.from_numpy(np.array(dataset.images[:4])).permute(0, 3, 1, 2)
-    synsets = dataset.views.synset[:4].tolist()
-    for answer, synset in zip(reconstructor.predict(images, synsets), synsets, strict=True):
-        assert answer.template.synset == synset
-        assert answer.V.shape == answer.template.V.shape
-        np.testing.assert_array_equal(answer.F, answer.template.F)
+@pytest.fixture(scope="module")
+def run(dataset, tiny_run, tmp_path_factory):
+    """A run with the tiny graph and a trained baseline; trains it again, with other settings or another graph."""
+    folder = tmp_path_factory.mktemp("run")
+    tiny_run.graph.save(folder / "graph")
+
+    def train(graph=tiny_run.graph, n_points=32, callbacks=()):
+        settings = Settings(1, 8, 1e-3, backbone="mobilenet_v3_small", node="features", size=64)
+        options = {"device": CPU, "n_points": n_points, "callbacks": callbacks}
+        return train_learning_ffd(dataset, graph, folder / "learning_ffd", settings, **options)[1]
+
+    assert np.isfinite(train().train_chamfer).all()
+    return SimpleNamespace(folder=folder, train=train)
+
+
+def test_it_answers_within_the_category(dataset, tiny_run, run):
+    method = LearningFFDMethod.load(run.folder)
+    assert (method.name, method.told) == ("learning_ffd", "the image and the category")
+    assert (method.budget.views, method.budget.steps) == (len(tiny_run.views), 2)
+    (views,) = chunks(dataset, dataset.views.head(4))
+    shapes = {t.F.tobytes(): t for t in tiny_run.graph.templates}
+    for (V, F), synset in zip(method.answer(views), views.rows.synset, strict=True):
+        assert shapes[F.tobytes()].synset == synset
+        assert V.shape == shapes[F.tobytes()].V.shape and np.isfinite(V).all()
+
+
+def test_an_answer_is_the_deformed_template(dataset, tiny_run, run):
+    """With heads that are zero but for one template's bias, that template is moved by it, rigidly."""
+    method = LearningFFDMethod.load(run.folder)
+    (views,) = chunks(dataset, dataset.views.head(1))
+    chosen = next(i for i, t in enumerate(tiny_run.graph.templates) if t.synset == views.rows.synset[0])
+    with torch.no_grad():
+        for head in (method.model.logits, method.model.dP):
+            head.weight.zero_(), head.bias.zero_()
+        method.model.logits.bias[chosen] = 1
+        method.model.dP.bias.view(-1, 64, 3)[chosen, :, 1] = 0.25
+    ((V, _),) = method.answer(views)
+    np.testing.assert_allclose(V, tiny_run.graph.templates[chosen].V + np.array([0, 0.25, 0]), atol=1e-6)
+
+
+def test_another_graph_or_other_settings_are_trained_on_anew(tiny_run, run, caplog, monkeypatch):
+    run.train(callbacks=[lambda trainer: pytest.fail("trained again")])
+    with caplog.at_level("INFO", "i2m_lib"):
+        run.train(n_points=16)
+    assert "n_points is 32, not 16" in caplog.text
+    small = TemplateGraph([replace(t, V=0.9 * t.V) for t in tiny_run.graph.templates], tiny_run.graph.edges)
+    with caplog.at_level("INFO", "i2m_lib"):
+        run.train(small)
+    assert "its graph is another" in caplog.text
+    with pytest.raises(StaleError, match="another template graph"):
+        LearningFFDMethod.load(run.folder)
+    for module, name in (("learning_ffd", "VERSION"), ("learning_ffd", "LEARNING_VERSION")):
+        caplog.clear()
+        monkeypatch.setattr(f"i2m_lib.published.{module}.{name}", 7)
+        with caplog.at_level("INFO", "i2m_lib"):
+            run.train()
+        assert "is 1, not 7" in caplog.text

@@ -1,12 +1,18 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from i2m_lib.artefacts import StaleError
+from i2m_lib.dataset.dataset import Views, chunks
 from i2m_lib.geometry.surfaces import sample_surface
-from i2m_lib.published.generator import VARIANCE, draw, generate
-from i2m_lib.published.paper import PaperReconstructor, PaperSettings, gray, gray_of_samples, train_category
+from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.published.generator import VARIANCE, combine, draw, generate, gray_and_mask, neighbour_slots
+from i2m_lib.published.paper import PaperMethod, PaperSettings, gray, gray_of_samples, train_paper
 from i2m_lib.published.paper_networks import SIZE, Autoencoder, Classifier, Regressor
-from i2m_lib.published.samples import combine, neighbour_slots
 
 
 def test_the_networks_have_the_published_shapes():
@@ -29,16 +35,16 @@ def templates(tiny_run):
 
 def test_draws_follow_the_mixture(templates):
     n, T, slots = 4000, len(templates), neighbour_slots(templates)
-    drawn = draw(templates, n, np.random.default_rng(0))
-    assert np.bincount(drawn.c, minlength=T) == pytest.approx([n / T] * T, rel=0.1)
+    c, d, a = draw(templates, n, np.random.default_rng(0))
+    assert np.bincount(c, minlength=T) == pytest.approx([n / T] * T, rel=0.1)
     for t, template in enumerate(templates):
-        mine = drawn.c == t
-        np.testing.assert_allclose(drawn.d[mine].mean(0), template.d.mean(0), atol=4 * (VARIANCE / mine.sum()) ** 0.5)
+        mine = c == t
+        np.testing.assert_allclose(d[mine].mean(0), template.d.mean(0), atol=4 * (VARIANCE / mine.sum()) ** 0.5)
         spread = VARIANCE + template.d.var(0)
-        assert drawn.d[mine].var(0).mean() == pytest.approx(spread.mean(), rel=0.05)
+        assert d[mine].var(0).mean() == pytest.approx(spread.mean(), rel=0.05)
         edges = np.isin(np.arange(T), slots[t])
-        assert not drawn.a[mine][:, ~edges].any()
-        assert drawn.a[mine][:, edges].mean() == pytest.approx(0.5, abs=0.05)
+        assert not a[mine][:, ~edges].any()
+        assert a[mine][:, edges].mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_combination_is_the_mean_of_its_parts_in_the_canonical_frame(templates):
@@ -63,26 +69,79 @@ def test_samples_and_views_look_alike():
     assert float(view[0, 0, SIZE // 2, SIZE // 2]) == pytest.approx(2 * 90 / 255 - 1, abs=0.01)
 
 
-def test_it_trains_on_samples_and_answers_with_meshes(dataset, tiny_run):
-    samples = generate(tiny_run.graph, tiny_run.folder / "samples", n=20, seed=0, workers=1)
-    settings = PaperSettings((1, 2, 2), batch_size=8)
-    for synset, one in samples.items():
-        assert one.images.shape == (20, 192, 192, 2)
-        assert one.n_train == 14
-        train_category(one, tiny_run.folder / "paper" / synset, settings)
-    reconstructor = PaperReconstructor.load(tiny_run.folder)
-    images = torch.from_numpy(np.array(dataset.images[:3])).permute(0, 3, 1, 2)
-    synsets = dataset.views.synset[:3].tolist()
-    for answer, synset in zip(reconstructor.predict(images, synsets), synsets, strict=True):
-        assert answer.template.synset == synset
-        assert np.isfinite(answer.V).all()
-        assert len(sample_surface(answer.V, answer.F, 10, np.random.default_rng(0))[0]) == 10
-    assert len(reconstructor.predict_samples(samples[synset].images[14:16], synset)) == 2
+def test_luminance_is_that_of_the_weighted_channels():
+    rgba = np.array([[[200, 100, 50, 255]]], np.uint8)
+    assert gray_and_mask(rgba).tolist() == [[[round(0.299 * 200 + 0.587 * 100 + 0.114 * 50), 255]]]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory):
+    """A run with samples of the tiny graph and networks trained on them; `make` makes them again."""
+    folder = tmp_path_factory.mktemp("run")
+    tiny_run.graph.save(folder / "graph")
+
+    def make(graph=tiny_run.graph, n=20, seed=0, epochs=(1, 2, 2), callbacks=()):
+        samples = generate(graph, folder / "samples", n=n, seed=seed, workers=1)
+        train_paper(samples, graph, folder / "paper", PaperSettings(epochs, batch_size=8), callbacks)
+        return samples
+
+    return SimpleNamespace(folder=folder, make=make, samples=make())
+
+
+def test_it_answers_with_meshes_of_the_category(dataset, tiny_run, run):
+    method = PaperMethod.load(run.folder)
+    assert (method.name, method.told) == ("image2mesh_paper", "the image and the category")
+    assert (method.budget.views, method.budget.steps) == (
+        2 * 13,
+        2 * 5 * 2,
+    )  # 14 of 20 samples train, 1 of them validates
+    (views,) = chunks(dataset, dataset.views.head(3))
+    faces = {t.F.tobytes(): t.synset for t in tiny_run.graph.templates}
+    for (V, F), synset in zip(method.answer(views), views.rows.synset, strict=True):
+        assert faces[F.tobytes()] == synset
+        assert np.linalg.norm(np.ptp(V, axis=0)) == pytest.approx(1)
+        assert len(sample_surface(V, F, 10, np.random.default_rng(0))[0]) == 10
+
+
+def test_held_out_samples_are_answered_as_their_views_are(run):
+    """A sample is a gray image: as a view with three equal channels it has the same answer."""
+    method, (synset, samples) = PaperMethod.load(run.folder), next(iter(run.samples.items()))
+    held_out = samples.images[samples.n_train :]
+    rgba = torch.from_numpy(held_out[..., [0, 0, 0, 1]]).permute(0, 3, 1, 2)
+    views = Views(pd.DataFrame({"synset": [synset] * len(held_out)}), rgba)
+    for (V, F), (W, G) in zip(method.predict_samples(held_out, synset), method.answer(views), strict=True):
+        np.testing.assert_allclose(V, W, atol=1e-6)
+        np.testing.assert_array_equal(F, G)
+
+
+def test_another_generator_or_other_settings_are_made_anew(run, tiny_run, caplog, monkeypatch):
+    def told(**changed):
+        caplog.clear()
+        with caplog.at_level("INFO", "i2m_lib"):
+            samples = run.make(**changed)
+        return samples, caplog.text
+
+    assert told(callbacks=[lambda trainer: pytest.fail("trained again")])[1] == ""
+    samples, text = told(n=12)
+    assert "n is 20, not 12" in text and "its samples is another" in text
+    assert all(len(one.images) == 12 for one in samples.values())
+    samples, text = told(n=12, seed=1)
+    assert "seed is 0, not 1" in text and "its samples is another" in text
+    small = TemplateGraph([replace(t, V=0.9 * t.V) for t in tiny_run.graph.templates], tiny_run.graph.edges)
+    _, text = told(graph=small, n=12, seed=1)
+    assert "its graph is another" in text
+    with pytest.raises(StaleError, match="another template graph"):
+        PaperMethod.load(run.folder)
+    _, text = told(n=12, seed=1, epochs=(1, 1, 1))
+    assert "epochs is [1, 2, 2], not [1, 1, 1]" in text
+    monkeypatch.setattr("i2m_lib.published.paper.VERSION", 7)
+    _, text = told(n=12, seed=1, epochs=(1, 1, 1))
+    assert "version is 1, not 7" in text and "samples was made" not in text
+    monkeypatch.setattr("i2m_lib.published.generator.VERSION", 7)
+    assert "samples was made of something else (version is 1, not 7)" in told(n=12, seed=1, epochs=(1, 1, 1))[1]
+
+
+def test_networks_that_were_not_trained_are_named(tiny_run, tmp_path):
+    tiny_run.graph.save(tmp_path / "graph")
     with pytest.raises(FileNotFoundError, match="train the paper profile"):
-        PaperReconstructor.load(_without_networks(tiny_run))
-
-
-def _without_networks(tiny_run):
-    (tiny_run.folder / "bare").mkdir()
-    tiny_run.graph.save(tiny_run.folder / "bare" / "graph")
-    return tiny_run.folder / "bare"
+        PaperMethod.load(tmp_path)
