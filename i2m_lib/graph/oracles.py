@@ -1,6 +1,5 @@
-"""What templates can represent: the best answers there are, found with the shape itself in hand."""
+"""What templates can represent: the best answers there are, found with the true shape in hand."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,30 +8,20 @@ from joblib import Parallel, delayed
 
 from i2m_lib.dataset.dataset import Dataset, Mesh
 from i2m_lib.geometry.ffd import displace
-from i2m_lib.geometry.nearest import Target, chamfer
+from i2m_lib.geometry.nearest import Target, chamfer, distances
 from i2m_lib.geometry.registration import fit_cost, fit_ffd, fit_residual
 from i2m_lib.geometry.source_mesh import N_SAMPLES, Source
-from i2m_lib.geometry.surfaces import sample_surface
+from i2m_lib.geometry.surfaces import Surface, sample_surface
 
-from .linear_combination import fit_together, source_of
-from .template_choice import candidate_costs, descriptor, greedy_coverage, k_medoids, spread
+from .correspondence import prepare, source_of
+from .fits import fit_shapes
+from .linear_combination import fit_together
+from .template_choice import choose_sets
 from .template_graph import Template, TemplateGraph
 
 # The best few after a fit like those the network learns from are fitted anew, to all samples and much softer.
 N_SHORTLIST, FINE_SAMPLES, FINE_STIFFNESS = 5, 4096, np.geomspace(1e-2, 1e-6, 14)
 N_COMBINED = 3
-MAX_PREPARED = 4
-_prepared: dict[tuple, list[Source]] = {}
-
-
-def prepare(templates: list[Template], seed: int) -> list[Source]:
-    """Templates made ready for registration. The last few answers are remembered."""
-    key = (seed, hashlib.sha256(b"".join(t.V.tobytes() for t in templates)).digest())
-    if key not in _prepared:
-        while len(_prepared) >= MAX_PREPARED:
-            del _prepared[next(iter(_prepared))]
-        _prepared[key] = [source_of(t, np.random.default_rng(seed)) for t in templates]
-    return _prepared[key]
 
 
 def oracle_template(sources: list[Source], S: np.ndarray) -> int:
@@ -64,19 +53,28 @@ def _combined(templates: list[Template], shortlist: list[tuple], target: Target)
     found = []
     for i, d, source in shortlist[:N_COMBINED]:
         d, a = fit_together(templates[i], source, d, target)
-        moved = source.A @ templates[i].decode(d, a)
-        found.append((chamfer(moved, target), i, d, a))
+        found.append((chamfer(source.A @ templates[i].decode(d, a), target), i, d, a))
     return min(found, key=lambda answer: answer[0])[1:]
 
 
+def best_answers(templates: list[Template], S: np.ndarray, seed: int) -> dict[str, Surface]:
+    """The oracles' answers to a shape with samples S (k, 3), by the methods of `representation_ladder`."""
+    sources, every = prepare(templates, seed), Target.of(S[:FINE_SAMPLES])
+    nearest = templates[oracle_template(sources, S)]
+    shortlist = _shortlist(templates, sources, S)
+    k, lattice, source = shortlist[0]
+    i, d, a = _combined(templates, shortlist, every)
+    free = displace(templates[k].K, fit_residual(source, lattice, every))
+    return {
+        "oracle_template": (nearest.V, nearest.F),
+        "oracle_lattice": (templates[k].decode(lattice), templates[k].F),
+        "oracle_ffd": (templates[i].decode(d, a), templates[i].F),
+        "oracle_residual": (templates[k].decode(lattice) + free, templates[k].F),
+    }
+
+
 def representation_ladder(
-    dataset: Dataset,
-    graph: TemplateGraph,
-    *,
-    split: str,
-    seed: int,
-    n_samples: int = 16384,
-    workers: int = -1,
+    dataset: Dataset, graph: TemplateGraph, *, split: str, seed: int, n_samples: int = 16384, workers: int = -1
 ) -> pd.DataFrame:
     """Chamfer-L1, in canonical units at `n_samples`, of the best that templates can do for each shape of a split.
 
@@ -95,22 +93,6 @@ def representation_ladder(
     table = models[["synset", "category", "model_id"]].reset_index(drop=True).join(pd.DataFrame(rows))
     tidy = table.melt(["synset", "category", "model_id"], var_name="method")
     return tidy.assign(protocol="representation", split=split, view=-1, metric="chamfer_l1")
-
-
-def best_answers(templates: list[Template], S: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The oracles' answers to a shape with samples S (k, 3): surfaces V (n, 3), F (m, 3) by method."""
-    sources, every = prepare(templates, seed), Target.of(S[:FINE_SAMPLES])
-    nearest = templates[oracle_template(sources, S)]
-    shortlist = _shortlist(templates, sources, S)
-    k, lattice, source = shortlist[0]
-    i, d, a = _combined(templates, shortlist, every)
-    free = displace(templates[k].K, fit_residual(source, lattice, every))
-    return {
-        "oracle_template": (nearest.V, nearest.F),
-        "oracle_lattice": (templates[k].decode(lattice), templates[k].F),
-        "oracle_ffd": (templates[i].decode(d, a), templates[i].F),
-        "oracle_residual": (templates[k].decode(lattice) + free, templates[k].F),
-    }
 
 
 def _ladder(templates: list[Template], mesh: Mesh, seed: int, n_samples: int) -> dict[str, float]:
@@ -138,7 +120,7 @@ def worst_represented(
         i, d, a = oracle_fit(templates, prepare(templates, seed), mesh.S)
         V, t = templates[i].decode(d, a), templates[i]
         answer = sample_surface(V, t.F, len(mesh.S), np.random.default_rng(seed))[0]
-        missing, extra = Target.of(answer).tree.query(mesh.S)[0].mean(), Target.of(mesh.S).tree.query(answer)[0].mean()
+        extra, missing = (d.mean() for d in distances(answer, Target.of(mesh.S)))
         reason = "it has parts that no template has" if missing > extra else "its template has parts that it lacks"
         value = wide.oracle_ffd[synset, category, model_id]
         rows.append((category, model_id, value, t.model_id, missing, extra, reason))
@@ -158,36 +140,24 @@ def ceiling(
     workers: int = -1,
 ) -> pd.DataFrame:
     """How far the best of T templates, its lattice fitted, stays from each shape of a split, for each number T of
-    `sizes` and each way to choose (`choose.CHOICES`): columns choice, n_templates, model_id, value (Chamfer-L1 at
-    1,024 samples, canonical units). Sizes beyond the number of training shapes are left out."""
+    `sizes` and each of `choices` (`template_choice.CHOICES`): columns choice, n_templates, model_id, value (Chamfer-L1
+    at 1,024 samples, canonical units). Sizes beyond the number of training shapes are left out."""
     train, held_out = (dataset.select(s, synset).model_id.tolist() for s in ("train", split))
     meshes = [dataset.mesh(m) for m in train]
     points, goals = (np.stack([dataset.mesh(m).S[:N_SAMPLES] for m in ids]) for ids in (train, held_out))
     sizes = [t for t in sizes if t <= len(train)]
     with Parallel(n_jobs=workers) as parallel:
-        sets = {c: _nested(meshes, points, sizes, c, seed, parallel) for c in choices}
+        options = {"seed": seed, "parallel": parallel}
+        sets = {c: choose_sets(meshes, points, sizes, 2 * max(sizes), choice=c, **options) for c in choices}
         used = sorted({int(i) for chosen in sets.values() for one in chosen for i in one})
-        fitted = np.array(parallel(delayed(_fitted)(meshes[i], goals, seed) for i in used))
-    row = {i: k for k, i in enumerate(used)}
-    parts = []
-    for choice, chosen in sets.items():
-        for t, one in zip(sizes, chosen, strict=True):
-            value = fitted[[row[int(i)] for i in one]].min(0)
-            parts.append(pd.DataFrame({"choice": choice, "n_templates": t, "model_id": held_out, "value": value}))
+        costs = dict(zip(used, parallel(delayed(_costs)(meshes[i], goals, seed) for i in used), strict=True))
+    parts = [
+        pd.DataFrame({"choice": c, "n_templates": t, "model_id": held_out, "value": np.min([costs[i] for i in one], 0)})
+        for c, chosen in sets.items()
+        for t, one in zip(sizes, chosen, strict=True)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _nested(meshes, points, sizes, choice: str, seed: int, parallel) -> list[np.ndarray]:
-    """The templates (T,) that a choice takes for each number T; one table of costs serves all."""
-    if choice == "random":
-        order = np.random.default_rng(seed).permutation(len(meshes))
-        return [order[:t] for t in sizes]
-    candidates = spread(np.stack([descriptor(p) for p in points]), 2 * max(sizes))
-    costs = candidate_costs([meshes[i] for i in candidates], points, choice=choice, seed=seed, parallel=parallel)
-    return [candidates[(greedy_coverage if choice == "coverage" else k_medoids)(costs, t)] for t in sizes]
-
-
-def _fitted(mesh: Mesh, points: np.ndarray, seed: int) -> np.ndarray:
-    source = Source.of(mesh.V, mesh.F, rng=np.random.default_rng(seed))
-    targets = [Target.of(p) for p in points]
-    return np.array([fit_cost(source, fit_ffd(source, t), t) for t in targets])
+def _costs(mesh: Mesh, points: np.ndarray, seed: int) -> np.ndarray:
+    return fit_shapes(Source.of(mesh.V, mesh.F, rng=np.random.default_rng(seed)), points)["cost"]

@@ -1,5 +1,7 @@
 """Choosing templates: the few shapes that, once deformed, cover all the others."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from joblib import Parallel, delayed
 
@@ -19,21 +21,33 @@ CANDIDATES_PER_TEMPLATE = 3
 def choose_templates(
     meshes: list[Mesh], points: np.ndarray, n: int, *, choice: str, seed: int, parallel: Parallel
 ) -> np.ndarray:
-    """Indices of at most n templates among S training meshes, with samples points (S, k, 3).
-
-    Candidates are spread by descriptor, so that the work grows with S, not its square.
-
-    Raises:
-        ValueError: the choice is none of CHOICES.
-    """
+    """Indices of at most n templates among S training meshes with samples points (S, k, 3). Raises ValueError if the
+    choice is none of CHOICES."""
     check_choice(choice)
     if len(meshes) <= n:
         return np.arange(len(meshes))
+    n_candidates = CANDIDATES_PER_TEMPLATE * n
+    return choose_sets(meshes, points, [n], n_candidates, choice=choice, seed=seed, parallel=parallel)[0]
+
+
+def choose_sets(
+    meshes: list[Mesh],
+    points: np.ndarray,
+    sizes: Sequence[int],
+    n_candidates: int,
+    *,
+    choice: str,
+    seed: int,
+    parallel: Parallel,
+) -> list[np.ndarray]:
+    """Templates (T,), as `choose_templates` takes them, for each number T of `sizes`, all from one table of costs.
+    Candidates are spread by descriptor, so that the work grows with S and not with its square."""
     if choice == "random":
-        return np.random.default_rng(seed).permutation(len(meshes))[:n]
-    candidates = spread(np.stack([descriptor(p) for p in points]), CANDIDATES_PER_TEMPLATE * n)
+        order = np.random.default_rng(seed).permutation(len(meshes))
+        return [order[:t] for t in sizes]
+    candidates = spread(np.stack([descriptor(p) for p in points]), n_candidates)
     costs = candidate_costs([meshes[i] for i in candidates], points, choice=choice, seed=seed, parallel=parallel)
-    return candidates[(greedy_coverage if choice == "coverage" else k_medoids)(costs, n)]
+    return [candidates[(greedy_coverage if choice == "coverage" else k_medoids)(costs, t)] for t in sizes]
 
 
 def check_choice(choice: str) -> None:
@@ -45,8 +59,8 @@ def check_choice(choice: str) -> None:
 def candidate_costs(
     meshes: list[Mesh], points: np.ndarray, *, choice: str, seed: int, parallel: Parallel
 ) -> np.ndarray:
-    """Costs (candidates, S) of answering with each mesh for each shape of points (S, k, 3): Chamfer-L1 after a rough
-    fit for the choice "coverage", as they are otherwise."""
+    """Costs (candidates, S) of taking each mesh for each shape of points (S, k, 3): Chamfer-L1, after a rough fit for
+    the choice "coverage"."""
     row, coarse = _fitted_costs if choice == "coverage" else _plain_costs, points[:, :COARSE_SAMPLES]
     return np.array(parallel(delayed(row)(mesh, coarse, seed) for mesh in meshes))
 
@@ -63,18 +77,15 @@ def _plain_costs(mesh: Mesh, points: np.ndarray, seed: int) -> np.ndarray:
 
 
 def descriptor(points: np.ndarray, resolution: int = 12) -> np.ndarray:
-    """What a shape looks like apart from its proportions: its solid voxels after stretching to a cube, flattened.
-
-    A lattice can take up any difference in proportions, so they must not separate shapes here.
-    """
+    """A shape apart from its proportions, which any lattice can fit: the voxels of its solid after stretching to a cube,
+    (resolution^3,) float32."""
     extent = np.ptp(points, axis=0)
     stretched = (points - points.min(0)) / np.where(extent > 0, extent, 1) - 0.5
     return solid(stretched, resolution).ravel().astype(np.float32)
 
 
 def spread(features: np.ndarray, k: int) -> np.ndarray:
-    """Indices of k rows of features (n, m) that represent the rest: the medoid, then always the row farthest from
-    those chosen."""
+    """Indices of k rows of features (n, m): the medoid, then always the row farthest from those chosen."""
     squared = (features**2).sum(1)
     distances = squared[:, None] + squared - 2 * features @ features.T
     chosen = [int(distances.sum(1).argmin())]
@@ -84,8 +95,8 @@ def spread(features: np.ndarray, k: int) -> np.ndarray:
 
 
 def greedy_coverage(costs: np.ndarray, k: int) -> np.ndarray:
-    """Indices of k rows of costs (candidates, shapes), best first, so that the sum over shapes of the lowest chosen
-    cost is small: each step adds the row that lowers it most, which is within 1 - 1/e of the best possible gain."""
+    """Indices of k rows of costs (candidates, shapes), best first. Each step adds the row that lowers most the sum over
+    shapes of the lowest chosen cost; the gain is at least 1 - 1/e of the best (Nemhauser et al., 1978)."""
     chosen, best = [], np.full(costs.shape[1], np.inf)
     for _ in range(min(k, len(costs))):
         totals = np.minimum(costs, best).sum(1)
@@ -96,7 +107,7 @@ def greedy_coverage(costs: np.ndarray, k: int) -> np.ndarray:
 
 
 def k_medoids(costs: np.ndarray, k: int) -> np.ndarray:
-    """Like `greedy_coverage`, whose answer it improves by swapping rows as long as a swap lowers the sum."""
+    """Indices of k rows as of `greedy_coverage`, improved by swaps of one row as long as one lowers the sum (PAM)."""
     chosen = greedy_coverage(costs, k)
     total = costs[chosen].min(0).sum()
     while True:

@@ -1,41 +1,36 @@
 """The template graph: templates, the edges between them, and a file to keep them in.
 
-Template i knows its neighbours j in E(i) as correspondences: V_ij, i's vertices in j's shape. They are held in few
+Template i knows its neighbours j in E(i) as correspondences V_ij: i's vertices in j's shape. They are held in few
 numbers, V_ij = V_i + M d_ij + K c_ij, a lattice part and a smooth residual. A shape is decoded from a template as
 
     V = V_i + M d + sum_j a_j (K c_ij)
 
-which is METHOD's V = B (P + Phi dP) + sum_j a_j V_ij with the weights normalised so that scale holds: the lattice
-part of each V_ij is absorbed by d, where the lattice expresses it exactly, and only residuals are combined.
-
-Reads and writes with numpy and pandas alone, so that training needs nothing else.
+This is METHOD's V = B (P + Phi dP) + sum_j a_j V_ij with weights normalised so that scale holds: d takes up the lattice
+part of each V_ij, which the lattice expresses exactly, and only residuals are combined.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from i2m_lib.artefacts import StaleError, read_key
 from i2m_lib.files import save_npz, save_parquet
 from i2m_lib.geometry.ffd import KERNEL_WIDTH, Lattice, displace, kernel_basis, symmetric_basis
 
-VERSION = 1
-# One array per template and field in the file; ragged, so they are laid end to end.
-FIELDS = {
-    "V": np.float32,
-    "F": np.int32,
-    "C": np.uint8,
-    "centres": np.float32,
-    "d": np.float32,
-    "c": np.float32,
-}
+FORMAT = 1
+# The arrays of a template and their types in the file, where those of all templates are laid end to end.
+FIELDS = {"V": np.float32, "F": np.int32, "C": np.uint8, "centres": np.float32, "d": np.float32, "c": np.float32}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
-    """A CAD model and its neighbours.
+    """A CAD model and its neighbours. Templates of equal content are equal.
 
     V (n, 3) vertices, F (m, 3) faces, C (m, 3) uint8 face colours, centres (k, 3) of the residual's kernels;
     neighbours: E model ids, d (E, 32, 3) and c (E, k, 3) the lattice part and the residual of V_ij; original: the
@@ -52,6 +47,18 @@ class Template:
     d: np.ndarray
     c: np.ndarray
     original: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits, equal for equal names and arrays, in memory and from a file."""
+        names = np.array([self.synset, self.model_id, *self.neighbours], "U64")
+        return digest_of(names, *(getattr(self, name).astype(dtype) for name, dtype in FIELDS.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     @cached_property
     def M(self) -> np.ndarray:
@@ -93,6 +100,11 @@ class TemplateGraph:
     edges: pd.DataFrame
 
     @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits, equal for equal templates in equal order."""
+        return digest_of(np.array([t.digest for t in self.templates], "U16"))
+
+    @cached_property
     def synsets(self) -> list[str]:
         """Categories in the order of their first template."""
         return list(dict.fromkeys(t.synset for t in self.templates))
@@ -107,20 +119,20 @@ class TemplateGraph:
         return TemplateGraph(others, self.edges[self.edges.synset != synset].reset_index(drop=True))
 
     def components(self, synset: str) -> np.ndarray:
-        """(T,) which templates of a category hang together, by edges of either direction; numbered from 0."""
-        templates = self.of(synset)
-        number = {t.model_id: i for i, t in enumerate(templates)}
-        component = np.arange(len(templates))
-        for _ in templates:  # the least number spreads along the edges
-            for i, t in enumerate(templates):
-                joined = [i, *(number[j] for j in t.neighbours)]
-                component[joined] = component[joined].min()
-        return np.unique(component, return_inverse=True)[1]
+        """(T,) the connected component of each template of a category, by edges of either direction, from 0."""
+        return connected_components(self._adjacency(synset), directed=False)[1]
 
     def in_degrees(self, synset: str) -> np.ndarray:
         """(T,) how many templates of the category have an edge to each."""
-        named = [j for t in self.of(synset) for j in t.neighbours]
-        return np.array([named.count(t.model_id) for t in self.of(synset)])
+        return self._adjacency(synset).sum(axis=0)
+
+    def _adjacency(self, synset: str) -> coo_array:
+        """(T, T) with 1 where an edge leads from row to column."""
+        templates = self.of(synset)
+        number = {t.model_id: i for i, t in enumerate(templates)}
+        pairs = [(i, number[j]) for i, t in enumerate(templates) for j in t.neighbours]
+        rows, columns = np.array(pairs, int).reshape(-1, 2).T
+        return coo_array((np.ones(len(pairs), int), (rows, columns)), shape=(len(templates),) * 2)
 
     def save(self, folder: str | Path) -> None:
         """Writes `<synset>.npz` a category and `edges.parquet`."""
@@ -128,23 +140,20 @@ class TemplateGraph:
             templates = self.of(synset)
             arrays = {f: np.concatenate([getattr(t, f) for t in templates]).astype(FIELDS[f]) for f in FIELDS}
             lengths = {f"{f}_length": np.array([len(getattr(t, f)) for t in templates]) for f in FIELDS}
+            model_ids = np.array([t.model_id for t in templates])
             names = {
-                "model_ids": np.array([t.model_id for t in templates]),
-                "neighbours": np.array([j for t in templates for j in t.neighbours], dtype="U64"),
+                "model_ids": model_ids,
+                "neighbours": np.array([j for t in templates for j in t.neighbours], "U64"),
             }
-            save_npz(
-                Path(folder) / f"{synset}.npz",
-                version=np.array(VERSION),
-                **arrays,
-                **lengths,
-                **names,
-            )
+            save_npz(Path(folder) / f"{synset}.npz", version=np.array(FORMAT), **arrays, **lengths, **names)
         save_parquet(Path(folder) / "edges.parquet", self.edges)
 
     @classmethod
     def load(cls, folder: str | Path) -> "TemplateGraph":
-        """Raises FileNotFoundError if there is no graph, ValueError if a newer version wrote it."""
+        """Raises FileNotFoundError if there is no graph, StaleError if it is half made, ValueError if a newer version
+        wrote it."""
         folder = Path(folder)
+        refuse_half_made(folder)
         if not (folder / "edges.parquet").is_file():
             raise FileNotFoundError(f"{folder} holds no template graph: run 02_template_graph first.")
         templates = [t for path in sorted(folder.glob("*.npz")) for t in _read(path)]
@@ -155,25 +164,31 @@ class TemplateGraph:
 
 def _read(path: Path) -> list[Template]:
     with np.load(path, allow_pickle=False) as file:
-        if file["version"] > VERSION:
-            raise ValueError(f"{path} has version {file['version']}, this code reads {VERSION}: update i2m_lib.")
+        if file["version"] > FORMAT:
+            raise ValueError(f"{path} has version {file['version']}, this code reads {FORMAT}: update i2m_lib.")
         parts = {f: np.split(file[f], np.cumsum(file[f"{f}_length"])[:-1]) for f in FIELDS}
-        neighbours = np.split(file["neighbours"], np.cumsum(file["d_length"])[:-1])
+        parts["neighbours"] = np.split(file["neighbours"], np.cumsum(file["d_length"])[:-1])
         model_ids = file["model_ids"].tolist()
-    exact = {f: [x if f == "C" else x.astype(np.int64 if f == "F" else np.float64) for x in parts[f]] for f in parts}
-    return [
-        Template(
-            path.stem,
-            model_id,
-            **{f: exact[f][i] for f in ("V", "F", "C", "centres")},
-            neighbours=tuple(neighbours[i].tolist()),
-            d=exact["d"][i],
-            c=exact["c"][i],
-        )
-        for i, model_id in enumerate(model_ids)
-    ]
+    exact = {"V": float, "F": int, "C": np.uint8, "centres": float, "d": float, "c": float}
+    fields = [{f: parts[f][i].astype(exact[f]) for f in FIELDS} for i in range(len(model_ids))]
+    neighbours = [tuple(names.tolist()) for names in parts["neighbours"]]
+    return [Template(path.stem, m, neighbours=n, **f) for m, n, f in zip(model_ids, neighbours, fields, strict=True)]
 
 
 def original_path(folder: str | Path, template: Template) -> Path:
     """Where the original of a template lies, beside the graph in `folder`."""
     return Path(folder) / "originals" / template.synset / f"{template.model_id}.glb"
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """16 hexadecimal digits, equal for arrays of equal types, shapes and values."""
+    content = hashlib.sha256()
+    for array in arrays:
+        content.update(f"{array.dtype.str} {array.shape}".encode() + array.tobytes())
+    return content.hexdigest()[:16]
+
+
+def refuse_half_made(folder: Path) -> None:
+    """Raises StaleError if the artefact in `folder` was begun and not finished."""
+    if read_key(folder, finished=False) != read_key(folder):
+        raise StaleError(f"{folder} is half made: run 02_template_graph to its end.")

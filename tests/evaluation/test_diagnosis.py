@@ -4,7 +4,7 @@ import pytest
 
 from i2m_lib.evaluation.diagnosis import diagnose, reasons, template_summary
 from i2m_lib.evaluation.swaps import limits
-from i2m_lib.graph.build_graph import fit_split
+from i2m_lib.graph.fits import fit_split
 from i2m_lib.reconstruction.memory import Memory
 from i2m_lib.reconstruction.reconstructor import Reconstructor
 

@@ -5,19 +5,18 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from i2m_lib.geometry.ffd import BENDING, Lattice, displace
+from i2m_lib.geometry.ffd import BENDING, displace
 from i2m_lib.geometry.nearest import Target, chamfer
 from i2m_lib.geometry.registration import MAX_FLIPPED, MAX_TURNED, RIDGE, fit_ffd, flipped_faces
-from i2m_lib.graph.build_graph import _fit_all, build_graph
+from i2m_lib.graph.build_graph import _register, build_graph
+from i2m_lib.graph.correspondence import source_of
 from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.linear_combination import (
     SOFTEST,
     SPARSITY,
     _solve_together,
-    encode,
     fit_together,
     fit_weights,
-    source_of,
     sparse_combination,
 )
 from i2m_lib.graph.oracles import ceiling, representation_ladder, worst_represented
@@ -70,7 +69,7 @@ def test_a_killed_build_goes_on_from_its_parts(dataset, built, tmp_path, monkeyp
     parts = sorted(p for p in tmp_path.rglob("*.npz"))
     parts[0].unlink()  # as if killed before this one
     calls = []
-    monkeypatch.setattr("i2m_lib.graph.build_graph._fit_all", lambda *a, f=_fit_all: calls.append(1) or f(*a))
+    monkeypatch.setattr("i2m_lib.graph.build_graph._register", lambda *a, f=_register: calls.append(1) or f(*a))
     graph, fits = build()
     assert sorted(p for p in tmp_path.rglob("*.npz")) == parts
     assert len(calls) <= 1
@@ -147,37 +146,6 @@ def test_any_point_moves_as_a_vertex_there_does(built):
     for t in built[0].templates:
         d, a = 0.05 * rng.normal(size=(32, 3)), rng.random(len(t.neighbours))
         np.testing.assert_allclose(t.deform(t.V, d, a), t.decode(d, a), atol=1e-12)
-
-
-def test_a_decoded_shape_is_encoded_exactly(built):
-    """decode(encode(decode(x))) = decode(x), for weights sparse or not, and for what was made of a strange mesh."""
-    rng = np.random.default_rng(0)
-    for t in built[0].templates:
-        for a in (rng.random(len(t.neighbours)), np.eye(len(t.neighbours))[0], np.zeros(len(t.neighbours))):
-            V = t.decode(0.1 * rng.normal(size=(32, 3)), a)
-            d, found = encode(t, V, t.F, seed=0)
-            assert (found >= 0).all()
-            np.testing.assert_allclose(t.decode(d, found), V, atol=1e-6)
-    other = built[0].templates[-1]
-    strange = t.decode(*encode(t, other.V, other.F, seed=0))
-    np.testing.assert_allclose(t.decode(*encode(t, strange, t.F, seed=0)), strange, atol=1e-6)
-
-
-def test_a_decoded_shape_without_its_faces_is_found_again_as_well_as_samples_allow(built):
-    t = built[0].templates[0]
-    P = Lattice.around(t.V).points[:32]
-    V = t.decode(P * [0.2, -0.3, 0.1])
-    back = t.decode(*encode(t, V, t.F[::-1], seed=0))
-    assert np.linalg.norm(back - V, axis=1).mean() < 0.02 < np.linalg.norm(t.V - V, axis=1).mean()
-
-
-def test_vertices_that_no_parameters_express_get_the_nearest_that_some_do(built):
-    """The residual is orthogonal to all displacements of the lattice."""
-    t = built[0].templates[0]
-    V = t.V + 0.02 * np.random.default_rng(0).normal(size=t.V.shape)
-    rest = V - t.decode(*encode(t, V, t.F, seed=0))
-    for axis in range(3):
-        np.testing.assert_allclose(t.M[axis].T @ rest[:, axis], 0, atol=1e-8)
 
 
 def test_the_sparse_combination_is_the_constrained_minimum():
