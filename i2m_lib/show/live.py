@@ -23,17 +23,13 @@ class Live:
         self.bar, self.shown, self.figure = None, 0.0, None
 
     def __call__(self, trainer: Trainer) -> None:
-        if not watched():
-            return
-        if trainer.position:
-            self.step(trainer)
-        else:
-            self.epoch(trainer)
+        if watched():
+            (self.step if trainer.position else self.epoch)(trainer)
 
     def step(self, trainer: Trainer) -> None:
-        epoch = len(trainer.history) + 1
+        """Moves the bar of the present epoch."""
         if self.bar is None:
-            text = f"epoch {epoch}/{trainer.schedule.epochs}"
+            text = f"epoch {len(trainer.history) + 1}/{trainer.schedule.epochs}"
             self.bar = tqdm(total=trainer.n_steps, initial=trainer.position - 1, desc=text, unit="step", leave=False)
             self.shown = 0.0
         now = time.perf_counter()
@@ -44,14 +40,14 @@ class Live:
             self.bar.update(trainer.position - self.bar.n)
 
     def epoch(self, trainer: Trainer) -> None:
+        """Removes the bar and, in JupyterLab, draws the curves anew."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        if "JPY_SESSION_NAME" not in os.environ:
-            return
-        figure = curves(pd.DataFrame(trainer.history))
-        if self.figure is None:
-            self.figure = display(figure, display_id=True)
-        else:
-            self.figure.update(figure)
-        plt.close(figure)
+        if "JPY_SESSION_NAME" in os.environ:
+            figure = curves(pd.DataFrame(trainer.history))
+            if self.figure is None:
+                self.figure = display(figure, display_id=True)
+            else:
+                self.figure.update(figure)
+            plt.close(figure)

@@ -37,6 +37,29 @@ def test_places_keep_the_distances_of_the_plane():
     np.testing.assert_allclose(np.linalg.norm(places[:, None] - places, axis=2), distances, atol=1e-9)
 
 
+def test_a_graph_has_an_arrow_for_each_edge_and_all_places_inside():
+    pictures, places = [np.zeros((8, 8, 3), np.uint8)] * 3, np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    axis = figures.draw_graph(places, pictures, [(0, 1), (1, 0), (2, 0)]).axes[0]
+    assert [(text.xyann, text.xy) for text in axis.texts] == [((0, 0), (1, 0)), ((1, 0), (0, 0)), ((0, 2), (0, 0))]
+    assert axis.get_xlim() == pytest.approx((-0.08, 1.08))
+    assert axis.get_ylim() == pytest.approx((-0.16, 2.16))
+    plt.close("all")
+
+
+def test_a_saved_figure_is_handed_back(tmp_path):
+    figure = figures.sheet([[np.zeros((4, 4, 3), np.uint8)]])
+    assert figures.save(figure, tmp_path / "new" / "a.png") is figure
+    first = (tmp_path / "new" / "a.png").read_bytes()
+    figures.save(figure, tmp_path / "new" / "a.png")
+    assert (tmp_path / "new" / "a.png").read_bytes() == first
+    plt.close(figure)
+
+
+def test_what_is_transparent_is_white():
+    rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
+    assert figures.on_white(rgba).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
 def test_curves_and_ladder_show_their_table():
     history = pd.DataFrame(
         {"epoch": [1, 2], "train_a": [2, 1], "val_a": [2, 1.5], "train_loss": [2, 1], "val_loss": [2, 1]}
