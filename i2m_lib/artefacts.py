@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -104,10 +104,13 @@ def require(path: str | Path, key: Key, cure: str) -> None:
         raise StaleError(f"{path} was made of something else ({'; '.join(differing)}): {cure}.")
 
 
-def keep(path: str | Path, key: Key, make: Callable[[], None], *, refuse: bool = False) -> bool:
+def keep(
+    path: str | Path, key: Key, make: Callable[[], None], *, refuse: bool = False, continues: tuple[str, ...] = ()
+) -> bool:
     """Has `path`, a folder or a file, hold the artefact of `key`, by calling `make` if it does not yet; returns whether
-    it was called. A folder that is half made with the same key is left for `make` to continue. One process at a time
-    works on an artefact: a second waits.
+    it was called. A folder that is half made with the same key is left for `make` to continue; `continues` names inputs
+    that may differ there, for `make` finds and redoes what they change. One process at a time works on an artefact: a
+    second waits.
 
     Raises:
         StaleError: `path` holds something else, and `refuse` is set or nothing tells that this program made it.
@@ -117,13 +120,16 @@ def keep(path: str | Path, key: Key, make: Callable[[], None], *, refuse: bool =
         content = _read(path)
         if content is None and path.is_dir() and any(path.iterdir()):
             raise StaleError(f"{path} holds files without a key: choose another folder, or delete this one.")
-        if content is not None and (differing := key.differences(Key(**content["key"]))):
+        found = None if content is None else Key(**content["key"])
+        if found and not content["finished"]:
+            found = replace(found, inputs=found.inputs | {n: key.inputs[n] for n in continues})
+        if found and (differing := key.differences(found)):
             why = f"{path} was made of something else ({'; '.join(differing)})"
             if refuse:
                 raise StaleError(f"{why}: choose another folder, or delete this one to make it anew.")
             log.info("%s: it is made anew", why)
             remove(path)
-        elif content is not None and content["finished"] and path.exists():
+        elif found and content["finished"] and path.exists():
             return False
         started = time.perf_counter()
         _write(path, key, finished=False)

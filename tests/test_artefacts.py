@@ -167,3 +167,16 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     first.join()
     assert keep(folder, KEY, write(folder, " again"))
     assert (folder / "file").read_text() == "made again"
+
+
+def test_a_half_made_artefact_may_be_continued_with_another_input(tmp_path):
+    folder, other = tmp_path / "graph", OTHERS["its dataset is another"]
+    keep(folder, KEY, write(folder))
+    with pytest.raises(StaleError, match="its dataset is another"):
+        keep(folder, other, write(folder), refuse=True, continues=("dataset",))
+    (folder / "key.json").write_text((folder / "key.json").read_text().replace('"finished": true', '"finished": false'))
+    with pytest.raises(StaleError, match="its dataset is another"):
+        keep(folder, other, write(folder), refuse=True)
+    assert keep(folder, other, write(folder), refuse=True, continues=("dataset",))
+    assert (folder / "file").read_text() == "mademade"
+    assert read_key(folder) == other

@@ -1,5 +1,6 @@
 """From a model's file to a clean mesh in the canonical frame, and samples of its surface."""
 
+import hashlib
 import posixpath
 from dataclasses import dataclass, field
 
@@ -17,19 +18,19 @@ V1_TO_CANONICAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 @dataclass(frozen=True)
 class RawMesh:
-    """Vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8 sRGB, the textures
-    if there are any, and how many of each fault were found on the way here."""
+    """Vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8 sRGB, the textures if there are any,
+    and what models.parquet records: the file's sha256 and how many of each fault were found."""
 
     V: np.ndarray
     F: np.ndarray
     C: np.ndarray
     skin: Skin | None = None
-    counts: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, int | str] = field(default_factory=dict)
 
 
-def load_mesh(source: ModelSource, *, max_faces: int | None) -> RawMesh:
-    """All triangles of the model's file, +Y up and -Z front, in the file's own units.
-    Raises MeshError if it is unreadable, empty or has more than `max_faces` faces."""
+def load_mesh(source: ModelSource) -> RawMesh:
+    """All triangles of the model's file, +Y up and -Z front, in the file's own units. Raises MeshError if it is
+    unreadable or empty."""
     name = posixpath.basename(source.entry)
     try:
         data = source.read(name)
@@ -40,21 +41,19 @@ def load_mesh(source: ModelSource, *, max_faces: int | None) -> RawMesh:
     if not data.strip():
         raise MeshError(f"empty: {name} has no content; download it again")
     obj = read_obj(data)
-    if max_faces is not None and len(obj.F) > max_faces:
-        raise MeshError(f"too many faces: {len(obj.F)} where max_faces is {max_faces}; raise it or simplify them")
     C, skin, counts = paint(obj, source)
     V = obj.V @ V1_TO_CANONICAL.T if source.layout == "v1" else obj.V
-    # By material, the last first: the order in which earlier datasets drew their samples.
+    # By material, the last first: samples depend on this order.
     order = np.argsort(-obj.material, kind="stable")
-    return RawMesh(V, obj.F[order], C[order], skin and skin.of(order), {"n_source_faces": len(obj.F), **counts})
+    facts = {"sha256": hashlib.sha256(data).hexdigest(), "n_source_faces": len(obj.F), **counts}
+    return RawMesh(V, obj.F[order], C[order], skin and skin.of(order), facts)
 
 
 def clean(raw: RawMesh) -> RawMesh:
-    """Removes what carries no surface: vertices that are NaN, infinite or equal to another within
-    1e-6 of the diagonal (by place alone), faces that name a vertex twice, doubled faces (reversed
-    ones too), unused vertices; adds the number of each, and of the axes along which the model is
-    flat, to the counts. Faces without area but with three vertices stay: they close T-junctions.
-    Raises MeshError if no shape is left."""
+    """Removes what carries no surface: vertices that are NaN, infinite or equal to another within 1e-6 of the diagonal
+    (by place alone), faces that name a vertex twice, doubled faces (reversed ones too), unused vertices. Adds the
+    number of each, and of the axes along which the model is flat, to the facts. Faces without area but with three
+    vertices stay: they close T-junctions. Raises MeshError if no shape is left."""
     V, F = raw.V, raw.F
     finite = np.isfinite(V).all(1)
     whole = np.flatnonzero(finite[F].all(1))
@@ -73,7 +72,7 @@ def clean(raw: RawMesh) -> RawMesh:
     _, first = np.unique(corners[proper], axis=0, return_index=True)
     keep = proper[np.sort(first)]
     used = np.unique(F[keep])
-    counts = raw.counts | {
+    facts = raw.facts | {
         "n_nan_vertices": int((~finite).sum()),
         "n_nan_faces": len(raw.F) - len(whole),
         "n_merged_vertices": n_used - len(V),
@@ -83,12 +82,11 @@ def clean(raw: RawMesh) -> RawMesh:
         "n_flat_axes": n_flat,
     }
     skin = raw.skin and raw.skin.of(whole[keep])
-    return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, counts)
+    return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, facts)
 
 
 def _measure(V: np.ndarray) -> tuple[float, int]:
-    """The diagonal of the bounding box and the number of its axes without extent: one if the model
-    is flat, as a sheet may be; more if it is no shape."""
+    """The diagonal of the bounding box, and 1 if the model is flat, as a sheet may be, else 0."""
     with np.errstate(over="ignore"):
         extent = np.ptp(V, axis=0)
     if not extent.any():

@@ -1,8 +1,7 @@
 """Reads a built dataset: tables, meshes and views. Needs neither VTK nor trimesh."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from i2m_lib.artefacts import Key, key_of, read_key
 from i2m_lib.geometry.cameras import Camera
 from i2m_lib.geometry.silhouettes import mask_iou, silhouette
 
@@ -18,8 +18,8 @@ STRETCH = ["stretch_x", "stretch_y", "stretch_z"]  # how many times as wide, hig
 
 @dataclass(frozen=True)
 class Mesh:
-    """Canonical frame: vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8,
-    surface samples S (k,3) float64 and the unit normals N (k,3) of the faces they lie on."""
+    """Canonical frame: vertices V (n,3) float64, faces F (m,3) int64, face colours C (m,3) uint8, surface samples S
+    (k,3) float64 and the unit normals N (k,3) of the faces they lie on."""
 
     V: np.ndarray
     F: np.ndarray
@@ -30,22 +30,23 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The tables of a built dataset. `manifest` has a row for each model of the corpus, `models`
-    those with status 'ok', `views` a row for each view; `index` there counts rows of `images`. Training models may
-    have views in other proportions (`STRETCH`), again of diagonal 1; `true_views` are the others."""
+    """The tables of a built dataset. `manifest` has a row for each model of the corpus, `models` those with status
+    'ok', `views` a row for each view; `index` there counts rows of `images`. Training models may have views in other
+    proportions (`STRETCH`), again of diagonal 1; `true_views` are the others. `removed` are synsets that were taken out
+    by `without`."""
 
     path: Path
     manifest: pd.DataFrame
     views: pd.DataFrame
+    removed: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> "Dataset":
         """Raises FileNotFoundError if no finished dataset lies at `path`."""
         path = Path(path)
-        if not (path / "models.parquet").is_file():
+        if read_key(path) is None:
             raise FileNotFoundError(f"{path} holds no finished dataset: run 01_dataset first.")
-        tables = (pd.read_parquet(path / f"{name}.parquet") for name in ("models", "views"))
-        return cls(path, *tables)
+        return cls(path, *(pd.read_parquet(path / f"{name}.parquet") for name in ("models", "views")))
 
     @cached_property
     def models(self) -> pd.DataFrame:
@@ -67,12 +68,18 @@ class Dataset:
     @cached_property
     def parameters(self) -> dict:
         """What the dataset was built with."""
-        return json.loads((self.path / "build.json").read_text())
+        return read_key(self.path).parameters
+
+    @cached_property
+    def digest(self) -> str:
+        """Of its key; another for each choice of `removed`."""
+        whole = key_of(self.path)
+        return Key("part", 1, {"removed": self.removed}, {"dataset": whole}).digest if self.removed else whole
 
     @cached_property
     def cost(self) -> pd.DataFrame:
-        """Wall seconds for each model of `manifest` that was built: mesh_seconds to read, clean and
-        sample it, view_seconds to draw and save it."""
+        """Wall seconds for each model of `manifest` that was built: mesh_seconds to read, clean and sample it,
+        view_seconds to draw and save it."""
         return pd.read_parquet(self.path / "cost.parquet")
 
     @cached_property
@@ -106,10 +113,8 @@ class Dataset:
 
     def without(self, synset: str) -> "Dataset":
         """The same without the models and views of one category."""
-        manifest, views = (
-            table[table.synset != synset].reset_index(drop=True) for table in (self.manifest, self.views)
-        )
-        return replace(self, manifest=manifest, views=views)
+        tables = [table[table.synset != synset].reset_index(drop=True) for table in (self.manifest, self.views)]
+        return Dataset(self.path, *tables, removed=tuple(sorted({*self.removed, synset})))
 
     def image(self, index: int) -> np.ndarray:
         """(h,w,4) uint8 RGBA of one row of `views`, by its `index`."""
@@ -129,13 +134,12 @@ class Views:
 
 def chunks(dataset: Dataset, rows: pd.DataFrame, size: int = 256) -> Iterator[Views]:
     """The views of `rows`, at least `size` at a time; the views of a model stay together where they are adjacent."""
-    last = rows.model_id.ne(rows.model_id.shift(-1)).to_numpy()
     start = 0
-    for i in range(len(rows)):
-        if last[i] and (i + 1 - start >= size or i + 1 == len(rows)):
-            part = rows.iloc[start : i + 1].reset_index(drop=True)
+    for end in np.flatnonzero(rows.model_id.ne(rows.model_id.shift(-1))) + 1:
+        if end - start >= size or end == len(rows):
+            part = rows.iloc[start:end].reset_index(drop=True)
             yield Views(part, load_images(dataset, part["index"].to_numpy()))
-            start = i + 1
+            start = end
 
 
 def load_images(dataset: Dataset, index: np.ndarray) -> torch.Tensor:
@@ -150,12 +154,12 @@ def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, 
 
 
 def overlay(dataset: Dataset, views: pd.DataFrame) -> np.ndarray:
-    """(n,) IoU of each view's mask with the silhouette of its model, which is found from mesh and
-    camera without the renderer. `views` are rows of `dataset.views`."""
+    """(n,) IoU of each view's mask with the silhouette of its model, which is found from mesh and camera without the
+    renderer. `views` are rows of `dataset.views`."""
     ious = pd.Series(index=views.index, dtype=float)
     for model_id, rows in views.groupby("model_id", sort=False):
         mesh = dataset.mesh(model_id)
-        for view in rows.itertuples():
-            mask, V = dataset.image(view.index)[..., 3] > 0, mesh.V * [getattr(view, name) for name in STRETCH]
-            ious[view.Index] = mask_iou(mask, silhouette(V, mesh.F, Camera.of(view), len(mask)))
+        for view, stretch in zip(rows.itertuples(), rows[STRETCH].to_numpy(), strict=True):
+            mask = dataset.image(view.index)[..., 3] > 0
+            ious[view.Index] = mask_iou(mask, silhouette(mesh.V * stretch, mesh.F, Camera.of(view), len(mask)))
     return ious.to_numpy()

@@ -1,12 +1,11 @@
 """One model: from its files to its row, its mesh and its views. Depends on model and recipe alone."""
 
-import hashlib
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from i2m_lib.geometry.cameras import Camera, sample_cameras
+from i2m_lib.geometry.cameras import Camera, check_ranges, sample_cameras
 from i2m_lib.geometry.surfaces import cross_products, is_watertight, normalise, sample_surface
 
 from .cleaning import clean, load_mesh
@@ -16,55 +15,68 @@ from .obj import MeshError
 from .r2n2 import read_renderings
 from .render import Renderer
 from .simplify import simplify
-from .source import ModelSource
+from .source import CorpusError, ModelSource
 from .splits import hashed
 from .textures import Skin
 
 VIEW_COLUMNS = [*(field.name for field in fields(Camera)), *STRETCH]
+RANGES = ("azimuth", "elevation", "distance", "fill", "focal")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is made of the models. Camera ranges are those of `cameras.sample_cameras`. Beside `n_views` as they are,
-    models get `n_varied` in other proportions: the log of each axis's factor is uniform within `variety` of 0."""
+    """What is made of the models. `seed` is that of splits, samples, cameras and light. Beside `n_views` of each model
+    as it is, training models get `n_varied` in other proportions: the log of each axis's factor is uniform within
+    `variety` of 0. A model of more than `max_faces` is simplified; its surface samples are still those of the whole
+    surface. Near-duplicates across splits are listed; with `drop_near_duplicates`, those in test get the status
+    'dropped' and no views. The ranges are those of `cameras.sample_cameras`. `renderings`, a folder in the form of
+    `r2n2`, gives the views in place of our own."""
 
     n_views: int
-    n_varied: int
-    variety: float
     image_size: int
     n_surface: int
     seed: int
-    max_faces: int
-    azimuth: tuple[float, float]
-    elevation: tuple[float, float]
-    distance: tuple[float, float]
-    fill: tuple[float, float]
-    focal: tuple[float, float] | None
-    renderings: Path | None
-    oversized: str
-    drop_near_duplicates: bool
+    n_varied: int = 0
+    variety: float = 0.3
+    max_faces: int = 200_000
+    drop_near_duplicates: bool = False
+    azimuth: tuple[float, float] = (0.0, 360.0)
+    elevation: tuple[float, float] = (-5.0, 40.0)
+    distance: tuple[float, float] = (1.6, 2.4)
+    fill: tuple[float, float] = (0.75, 0.95)
+    focal: tuple[float, float] | None = None
+    renderings: str | Path = ""
+
+    def __post_init__(self) -> None:
+        check_ranges(**self.ranges)
+        if self.renderings and not Path(self.renderings).is_dir():
+            raise CorpusError(f"{self.renderings} is no folder: give the one that holds the synsets' renderings.")
+        if self.renderings and self.n_varied:
+            raise CorpusError(f"renderings show models as they are: n_varied must be 0, not {self.n_varied}.")
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float] | None]:
+        return {name: getattr(self, name) for name in RANGES}
 
 
 def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray], Skin | None]:
     """The model's row, its arrays in the canonical frame and its textures."""
-    limit = recipe.max_faces if recipe.oversized == "refuse" else None
-    mesh = clean(load_mesh(source, max_faces=limit))
+    mesh = clean(load_mesh(source))
     V, centre, scale = normalise(mesh.V)
     rng = np.random.default_rng([recipe.seed, hashed(source.model_id)])
     S, face = sample_surface(V, mesh.F, recipe.n_surface, rng)
     N = cross_products(V, mesh.F)[face]
     N /= np.linalg.norm(N, axis=1, keepdims=True)
-    mesh = replace(mesh, V=V, counts={"n_simplified_faces": 0} | mesh.counts)
+    mesh = replace(mesh, V=V, facts={"n_simplified_faces": 0} | mesh.facts)
     if len(mesh.F) > recipe.max_faces:
         mesh = simplify(mesh, recipe.max_faces)
     row = {
-        "sha256": hashlib.sha256(source.read(Path(source.entry).name)).hexdigest(),
         "n_vertices": len(mesh.V),
         "n_faces": len(mesh.F),
         "watertight": is_watertight(mesh.F),
         "centre": centre.tolist(),
         "scale": scale,
-        **mesh.counts,
+        **mesh.facts,
         "descriptor": descriptor(sample_surface(mesh.V, mesh.F, N_SAMPLES, rng)[0]).tolist(),
     }
     arrays = {"V": mesh.V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
@@ -72,42 +84,36 @@ def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.nda
 
 
 def take_views(
-    source: ModelSource,
-    row: dict,
-    arrays: dict[str, np.ndarray],
-    skin: Skin | None,
-    recipe: Recipe,
-    renderer: Renderer | None,
+    source: ModelSource, row: dict, arrays: dict, skin: Skin | None, recipe: Recipe, n_varied: int, renderer: Renderer
 ) -> tuple[list[tuple], np.ndarray]:
-    """Of each view of a model what `VIEW_COLUMNS` says, and its images (n,size,size,4), drawn here or elsewhere."""
-    if renderer is not None:
-        return _shoot(source.model_id, arrays, skin, recipe, renderer)
-    folder = recipe.renderings / source.synset / source.model_id / "rendering"
-    V, layout = arrays["V"].astype(np.float64), {"layout": source.layout}
-    sizes = {"n_views": recipe.n_views, "size": recipe.image_size}
-    cameras, images = read_renderings(folder, row | layout, V, arrays["F"], **sizes)
-    return [(*astuple(camera), 1.0, 1.0, 1.0) for camera in cameras], images
+    """Of each view of a model what `VIEW_COLUMNS` says, and its images (n,size,size,4), drawn here or, without a
+    renderer, elsewhere. Each view has a random generator of its own, so that view k is the same whatever `n_views`
+    is."""
+    V, F, views, images = arrays["V"].astype(np.float64), arrays["F"], [], []
+    if renderer is None:
+        folder = Path(recipe.renderings) / source.synset / source.model_id / "rendering"
+        sizes = {"n_views": recipe.n_views, "size": recipe.image_size}
+        cameras, images = read_renderings(folder, row | {"layout": source.layout}, V, F, **sizes)
+        return [(*astuple(camera), 1.0, 1.0, 1.0) for camera in cameras], images
 
+    def rng_of(*view: int) -> np.random.Generator:
+        return np.random.default_rng([recipe.seed, hashed(source.model_id), *view])
 
-def _shoot(
-    model_id: str, arrays: dict[str, np.ndarray], skin: Skin | None, recipe: Recipe, renderer: Renderer
-) -> tuple[list[tuple], np.ndarray]:
-    """Views as `take_views` gives them. Each has a generator of its own, so that view k is the same whatever
-    `n_views` is."""
-    V = arrays["V"].astype(np.float64)
-    ranges = {name: getattr(recipe, name) for name in ("azimuth", "elevation", "distance", "fill", "focal")}
-    views, images = [], []
-    for view in range(recipe.n_views + recipe.n_varied):
-        varied = view - recipe.n_views
-        rng = np.random.default_rng([recipe.seed, hashed(model_id), *([1, varied] if varied >= 0 else [1 + view])])
-        stretch = proportions(V, recipe.variety, rng) if varied >= 0 else np.ones(3)
-        if varied >= 0 or view == 0:
-            renderer.load(V * stretch, arrays["F"], arrays["C"], skin)
-        camera = sample_cameras(1, rng, V=V * stretch, **ranges)[0]
-        views.append((*astuple(camera), *stretch.tolist()))
+    def shoot(rng: np.random.Generator, stretch: np.ndarray) -> None:
+        camera = sample_cameras(1, rng, V=V * stretch, **recipe.ranges)[0]
         images.append(renderer.shoot(camera, rng))
         if not images[-1].any():
-            raise MeshError(f"view {view} is empty: nothing was drawn")
+            raise MeshError(f"view {len(views)} is empty: nothing was drawn")
+        views.append((*astuple(camera), *stretch.tolist()))
+
+    renderer.load(V, F, arrays["C"], skin)
+    for view in range(recipe.n_views):
+        shoot(rng_of(1 + view), np.ones(3))
+    for view in range(n_varied):
+        rng = rng_of(1, view)
+        stretch = proportions(V, recipe.variety, rng)
+        renderer.load(V * stretch, F, arrays["C"], skin)
+        shoot(rng, stretch)
     return views, np.stack(images)
 
 

@@ -1,7 +1,7 @@
-"""Wavefront OBJ to arrays: what a file says, exactly, or one sentence about why it says nothing.
+"""Wavefront OBJ to arrays: exactly what a file says, or one sentence that says why it cannot be read.
 
-Written here because general loaders guess where a study must refuse: they take negative indices
-from the end of the file, index 0 for the first vertex, and pass over broken lines.
+Written here because general loaders guess where a study must refuse: they count negative indices from the end of the
+file, take index 0 for the first vertex, and skip broken lines.
 """
 
 from collections.abc import Iterator
@@ -35,9 +35,9 @@ class MeshError(ValueError):
 
 @dataclass(frozen=True)
 class Obj:
-    """Vertices V (n,3) float64, colours (n,3) float64 in [0,1] of those or None; triangles F (m,3)
-    int64; texture coordinates UV (m,3,2) float64 of their corners, v up, NaN where there are none;
-    material (m,) int64 in `materials`, -1 where there is none; `libraries` are the mtl files."""
+    """Vertices V (n,3) float64, their colours (n,3) float64 in [0,1] or None; triangles F (m,3) int64; texture
+    coordinates UV (m,3,2) float64 of their corners, v up, NaN where there are none; material (m,) int64 in `materials`,
+    -1 where there is none; `libraries` are the mtl files."""
 
     V: np.ndarray
     colours: np.ndarray | None
@@ -49,8 +49,8 @@ class Obj:
 
 
 def read_obj(data: bytes) -> Obj:
-    """Parses an OBJ file; polygons are cut into triangles. Raises MeshError if it is another
-    format, holds no face, or a line of it cannot be understood."""
+    """Parses an OBJ file; polygons are cut into triangles. Raises MeshError if it is another format, holds no face, or
+    a line of it cannot be understood."""
     _refuse_foreign(data)
     reader = _Reader()
     number = 1
@@ -73,9 +73,7 @@ def _refuse_foreign(data: bytes) -> None:
 
 def _blocks(data: bytes) -> Iterator[list[bytes]]:
     """The lines, some megabytes at once."""
-    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if b"\\\n" in data:
-        data = data.replace(b"\\\n", b" ")
+    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\\\n", b" ")
     start = 0
     while start < len(data):
         end = data.find(b"\n", start + BLOCK) + 1 or len(data)
@@ -186,8 +184,8 @@ def _name(line: bytes) -> str:
 
 
 def _triangulate(V: np.ndarray, vertex: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fans of the polygons with `sizes` (m,) corners, as corner numbers (k,3), and the polygon (k,)
-    of each triangle; polygons that a fan would leave are cut by ears."""
+    """Polygons with `sizes` (m,) corners, whose vertices are `vertex`, as triangles of corner numbers (k,3), and the
+    polygon (k,) of each. They are cut into fans, or into ears where a fan would cover places outside of the polygon."""
     face = np.repeat(np.arange(len(sizes)), sizes - 2)
     first = np.cumsum(sizes) - sizes
     step = np.arange(len(face)) - np.repeat(np.cumsum(sizes - 2) - (sizes - 2), sizes - 2)
@@ -198,23 +196,15 @@ def _triangulate(V: np.ndarray, vertex: np.ndarray, sizes: np.ndarray) -> tuple[
         whole = np.zeros((len(sizes), 3))
         np.add.at(whole, face, normals)
         for i in np.unique(face[(normals * whole[face]).sum(1) < 0]):
-            corners = np.arange(first[i], first[i] + sizes[i])
-            triangles[face == i] = corners[_ears(V[vertex[corners]])]
+            ears = _ears(V[vertex[first[i] : first[i] + sizes[i]]])
+            if len(ears) == sizes[i] - 2:
+                triangles[face == i] = first[i] + ears
     return triangles, face
 
 
 def _ears(polygon: np.ndarray) -> np.ndarray:
-    """(n-2,3) triangles of a polygon (n,3) without folds, a fan if no other can be found."""
-    from vtkmodules.vtkCommonCore import vtkIdList
-    from vtkmodules.vtkCommonDataModel import vtkPolygon
+    """(n-2,3) triangles of a polygon (n,3), or fewer if it crosses itself."""
+    import pyvista as pv  # Here, because reading triangles does not need VTK.
 
-    cell, ids = vtkPolygon(), vtkIdList()
-    cell.GetPointIds().SetNumberOfIds(len(polygon))
-    cell.GetPoints().SetNumberOfPoints(len(polygon))
-    for i, point in enumerate(polygon.tolist()):
-        cell.GetPointIds().SetId(i, i)
-        cell.GetPoints().SetPoint(i, point)
-    cell.EarCutTriangulation(ids, 0)
-    found = np.array([ids.GetId(i) for i in range(ids.GetNumberOfIds())], np.int64).reshape(-1, 3)
-    steps = np.arange(len(polygon) - 2)
-    return found if len(found) == len(steps) else np.stack([0 * steps, steps + 1, steps + 2], axis=1)
+    cut = pv.PolyData(polygon, faces=[len(polygon), *range(len(polygon))]).triangulate()
+    return cut.regular_faces if cut.n_cells else np.zeros((0, 3), np.int64)

@@ -1,8 +1,7 @@
-"""The files of a build that is under way, and how they become views.npy. A kill at any moment costs
-no more than the models that were being made."""
+"""The files of a build that is under way, and how they become views.npy. A kill at any moment costs no more than the
+models that were being made."""
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,18 +14,17 @@ from i2m_lib.files import whole
 from .source import CorpusError
 
 BATCH = 64  # parts that lie on disk twice while they are packed
-TEMPORARY = re.compile(r"\.\d+\..+")  # as i2m_lib.files names them
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
     """Turns a full disk, or a folder that cannot be written, into a CorpusError with the cure."""
     try:
+        out.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        why = error.strerror or str(error)
         raise CorpusError(
-            f"{out} cannot be written ({why}): free space or set its permissions and run again, "
+            f"{out} cannot be written ({error.strerror or error}): free space or set its permissions and run again, "
             "which goes on from here; or choose another folder."
         ) from error
 
@@ -36,37 +34,35 @@ def check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
         raise CorpusError(
-            f"{out} has {free / 1e9:.1f} GB left, but the views need {needed / 1e9:.1f} GB: free "
-            "space, choose another folder, or ask for fewer or smaller views."
+            f"{out} has {free / 1e9:.1f} GB left, but the views need {needed / 1e9:.1f} GB: free space, choose another "
+            "folder, or ask for fewer or smaller views."
         )
 
 
 def remove_leftovers(out: Path) -> None:
     """Removes the temporary files of writers that were killed."""
-    for path in out.rglob(".*"):
-        if TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for path in out.rglob(".[0-9]*.*"):  # as i2m_lib.files names them
+        path.unlink(missing_ok=True)
 
 
 def save_part(path: Path, images: np.ndarray) -> None:
     """The bytes of a model's views (n,size,size,4)."""
-    # Not np.save, which tells of a full disk without saying so.
+    # np.save does not raise when the disk is full.
     with whole(path) as temporary, temporary.open("wb") as file:
         file.write(np.ascontiguousarray(images).data)
 
 
 def pack_views(path: Path, parts: Sequence[Path], counts: Sequence[int], size: int) -> None:
-    """Joins `parts`, each with the bytes of as many views (size,size,4) as `counts` says, into the
-    npy file `path`, and removes them on the way, so that the disk need not hold the views twice.
-    A part that is gone was packed by a run that was killed later."""
+    """Joins `parts`, each with the bytes of as many views (size,size,4) as `counts` says, into the npy file `path`.
+    Each part is removed once it is packed, so that the disk does not hold all views twice; a part that is missing was
+    packed by an earlier run. Raises CorpusError if it was not."""
     if path.is_file():
         return
     unfinished = path.with_name(f".{path.name}")
     offsets = np.cumsum([0, *counts]) * size * size * 4
+    header = {"descr": "|u1", "fortran_order": False, "shape": (int(sum(counts)), size, size, 4)}
     with unfinished.open("r+b" if unfinished.is_file() else "w+b") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (int(sum(counts)), size, size, 4)}
-        )
+        np.lib.format.write_array_header_1_0(file, header)
         start, end = file.tell(), os.fstat(file.fileno()).st_size
         for first in range(0, len(parts), BATCH):
             batch = parts[first : first + BATCH]
@@ -77,7 +73,7 @@ def pack_views(path: Path, parts: Sequence[Path], counts: Sequence[int], size: i
                 elif start + offsets[i + 1] > end:
                     raise CorpusError(f"{part} is gone: delete {path.parent} and build it again.")
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could take both
+            os.fsync(file.fileno())  # before the parts go: a power cut could otherwise take both
             for part in batch:
                 part.unlink(missing_ok=True)
     unfinished.replace(path)

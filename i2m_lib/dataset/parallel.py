@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -16,28 +16,19 @@ TIMEOUT = "20s"  # for a Dask scheduler to answer
 
 
 def run_chunks(work: Callable, chunks: Sequence[Sequence], *, workers: int, scheduler: str, progress: bool) -> None:
-    """Calls work(chunk, owner) for each chunk, on `workers` local processes, or where `scheduler`
-    is the address of a Dask scheduler, on all its workers. `owner` is the process that the work
-    belongs to: see `orphaned`. Raises what `work` raises, and CorpusError if no scheduler answers
-    or a worker was killed."""
+    """Calls work(chunk, owner), which returns how many items it finished, for each chunk: on `workers` local processes
+    or, where `scheduler` is the address of a Dask scheduler, on all its workers. `owner` is for `orphaned`. Raises what
+    `work` raises, and CorpusError if no scheduler answers or a worker was killed."""
     owner = None if scheduler else os.getpid()
-    jobs = (joblib.delayed(_counted)(work, chunk, owner) for chunk in chunks)
-    with ExitStack() as stack:
-        if scheduler:
-            stack.enter_context(_on_cluster(scheduler))
+    with _cluster(scheduler) if scheduler else nullcontext():
         parallel = joblib.Parallel(n_jobs=-1 if scheduler else workers, return_as="generator_unordered")
         try:
-            _watch(parallel(jobs), sum(map(len, chunks)), progress)
+            _watch(parallel(joblib.delayed(work)(chunk, owner) for chunk in chunks), sum(map(len, chunks)), progress)
         except TerminatedWorkerError as error:
             raise CorpusError(
-                "A worker was killed, most often because memory ran out: run again, which goes on "
-                "from here, with fewer workers or a lower max_faces."
+                "A worker was killed, most often because memory ran out: run again, which goes on from here, with "
+                "fewer workers or a lower max_faces."
             ) from error
-
-
-def _counted(work: Callable, chunk: Sequence, owner: int | None) -> int:
-    work(chunk, owner)
-    return len(chunk)
 
 
 def orphaned(owner: int | None) -> bool:
@@ -45,26 +36,24 @@ def orphaned(owner: int | None) -> bool:
     return owner is not None and owner not in (os.getpid(), os.getppid())
 
 
-def _on_cluster(address: str) -> ExitStack:
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
     """Until the end of the block, joblib works on the cluster."""
     try:
         from distributed import Client
+
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except ImportError as error:
         raise CorpusError("A scheduler needs Dask: pip install 'i2m_lib[cluster]'.") from error
-    try:
-        client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise CorpusError(f"No Dask scheduler answers at {address} ({error}): start one, or leave it empty.") from error
-    stack = ExitStack()
-    stack.enter_context(client)
-    stack.enter_context(joblib.parallel_config("dask", client=client))
-    return stack
+    with client, joblib.parallel_config("dask", client=client):
+        yield
 
 
-def _watch(counts: Iterable[int] | Iterator[int], total: int, progress: bool) -> None:
+def _watch(counts: Iterable[int], total: int, progress: bool) -> None:
     """Exhausts `counts`. A bar where someone watches; in a log, a line per 10 %."""
-    bars = watched()
-    done = 0
+    bars, done = watched(), 0
     with tqdm(total=total, unit="model", disable=not (progress and bars)) as bar:
         for n in counts:
             bar.update(n)

@@ -9,8 +9,8 @@ import numpy as np
 # Must precede the first import of VTK, which otherwise looks for an X server and warns.
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
-# Mesa, which VTK draws with, and triton, which torchvision imports, each bring an LLVM. Loaded after
-# Mesa's, triton's crashes the process; the other way round they get on.
+# Mesa, which VTK draws with, and triton, which torchvision imports, each bring an LLVM. The process crashes if triton's
+# is loaded after Mesa's, so it is loaded here.
 with suppress(ImportError):
     import triton  # noqa: F401
 
@@ -24,8 +24,7 @@ from .textures import Skin
 
 
 class Renderer:
-    """Draws meshes at `size` x `size` pixels in one off-screen window: use it in a `with` block.
-    One process should hold one at a time."""
+    """Draws meshes at `size` x `size` pixels in one off-screen window: use it in a `with` block, one at a time."""
 
     def __init__(self, size: int):
         self.size = size
@@ -49,8 +48,7 @@ class Renderer:
         self._plotter.close()
 
     def load(self, V: np.ndarray, F: np.ndarray, C: np.ndarray, skin: Skin | None = None) -> None:
-        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8 and, on
-        the faces that have one, the textures of `skin`."""
+        """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8 and the textures of `skin`."""
         for actor in self._actors:
             self._plotter.remove_actor(actor, render=False)
         V, F = np.asarray(V, np.float32), np.asarray(F)
@@ -76,8 +74,8 @@ class Renderer:
         return self._plotter.add_mesh(mesh, texture=texture, color="white", reset_camera=False, render=False)
 
     def shoot(self, camera: Camera, light_rng: np.random.Generator) -> np.ndarray:
-        """The loaded mesh as RGBA uint8 (size,size,4) in a random soft light, both sides of its
-        faces lit. Alpha is 255 where at least half of the pixel is covered and 0 elsewhere."""
+        """The loaded mesh as RGBA uint8 (size,size,4) in a random soft light, both sides of its faces lit. Alpha is 255
+        where at least half of the pixel is covered and 0 elsewhere."""
         self._set_light(light_rng)
         view = self._plotter.camera
         view.SetPosition(*camera.eye)
@@ -109,10 +107,7 @@ class Renderer:
         side, height = np.radians(rng.uniform([-70, 15], [70, 75]))
         key, fill, ambient = rng.uniform([0.45, 0.1, 0.25], [0.7, 0.25, 0.45])
         direction = np.array([np.cos(height) * np.sin(side), np.sin(height), np.cos(height) * np.cos(side)])
-        for light, towards, intensity in (
-            (self._key, direction, key),
-            (self._fill, direction * [-1, 0.2, 1], fill),
-        ):
+        for light, towards, intensity in ((self._key, direction, key), (self._fill, direction * [-1, 0.2, 1], fill)):
             light.SetPosition(*towards)
             light.SetIntensity(intensity)
         for actor in self._actors:
@@ -120,8 +115,8 @@ class Renderer:
 
 
 def _reduce(rgba: np.ndarray, k: int) -> np.ndarray:
-    """(k*s,k*s,4) on black with alpha 0 or 255 -> (s,s,4): the mean colour of the covered pixels
-    of each k x k block, and alpha 255 where they are at least half of it."""
+    """(k*s,k*s,4) on black with alpha 0 or 255 -> (s,s,4): the mean colour of the covered pixels of each k x k block,
+    and alpha 255 where they are at least half of it."""
     rows = rgba[::k].astype(np.uint16)
     for i in range(1, k):
         rows += rgba[i::k]

@@ -23,8 +23,8 @@ ENTRY = re.compile(r"(?:[^/]+/)??(?P<synset>\d{8})/(?P<model_id>[^/]+)/(?P<file>
 
 @dataclass(frozen=True)
 class Corpus:
-    """All models under `root`. A model_id is a key: where ShapeNet lists a model under several
-    synsets, `models` holds it once, under the first, and `repeated` holds the others."""
+    """All models under `root`. A model_id is a key: where ShapeNet lists a model under several synsets, `models` holds
+    it once, under the first, and `repeated` holds the others."""
 
     root: Path
     models: list[ModelSource]  # sorted by synset, model_id
@@ -37,9 +37,9 @@ class Corpus:
 
     @classmethod
     def open(cls, root: str | Path, *, split_seed: int, splits: str | Path = "") -> "Corpus":
-        """Reads the lists of `root`, not the meshes. `splits` is a file for `splits.read_splits`; by
-        default all.csv where there is one. Models that it does not list, or all without a list,
-        are split 70/10/20 by a hash of `split_seed` and model_id."""
+        """Reads the lists of `root`, not the meshes. `splits` is a file for `splits.read_splits`; by default all.csv
+        where there is one. Models that it does not list, or all without a list, are split 70/10/20 by a hash of
+        `split_seed` and model_id."""
         root = Path(root)
         _check_root(root)
         path = Path(splits) if splits else root / "all.csv"
@@ -66,9 +66,8 @@ class Corpus:
         )
 
     def choose(self, categories: list[str] | None, max_models: int | None, *, seed: int) -> list[ModelSource]:
-        """The models of `categories` (names or synsets; None for all), at most `max_models` of
-        each. A limited choice is random by `seed`, keeps the shares of the splits, and has a
-        model of each split if there are three."""
+        """The models of `categories` (names or synsets; None for all), at most `max_models` of each. A limited choice
+        is random by `seed`, keeps the shares of the splits, and has a model of each split if there are three."""
         known = {*self.categories, *self.categories.values()}
         for name in categories or []:
             if name not in known:
@@ -106,7 +105,7 @@ def _sources(root: Path) -> Iterator[ModelSource]:
 
 
 def _in_folder(synset: Path) -> Iterator[ModelSource]:
-    """Every folder is a model; one without an obj will be quarantined, not passed over."""
+    """Every folder is a model; one without an obj will be quarantined."""
     for model in synset.iterdir():
         if model.is_dir() and not model.name.startswith("."):
             found = [layout for layout, obj in OBJ_OF_LAYOUT.items() if (model / obj).exists()]

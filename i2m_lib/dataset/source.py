@@ -3,8 +3,12 @@
 import posixpath
 import zipfile
 import zlib
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -17,8 +21,8 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where one model lies. `entry` is the posix path of its obj inside `container`, which is a
-    zip or a synset folder; `layout` is 'v1' or 'v2'."""
+    """Where one model lies. `entry` is the posix path of its obj inside `container`, which is a zip or a synset folder;
+    `layout` is 'v1' or 'v2'."""
 
     synset: str
     model_id: str
@@ -27,27 +31,54 @@ class ModelSource:
     entry: str
 
     @property
+    def name(self) -> str:
+        """'<synset>/<model_id>'."""
+        return f"{self.synset}/{self.model_id}"
+
+    @property
     def folder(self) -> str:
         """The model's own folder inside the container; v2 keeps textures beside `models/`."""
         parent = posixpath.dirname(self.entry)
         return posixpath.dirname(parent) if self.layout == "v2" else parent
 
     def read(self, name: str) -> bytes:
-        """Bytes of the file `name`, relative to the obj. Raises CorpusError if it leaves the
-        model's folder or is suspiciously large, FileNotFoundError if there is none."""
-        name = name.replace("\\", "/")
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.entry), name))
+        """Bytes of the file `name`, relative to the obj. Raises CorpusError if it lies outside the model's folder or is
+        suspiciously large, FileNotFoundError if there is none."""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.entry), name.replace("\\", "/")))
         if not posixpath.join(".", path).startswith(posixpath.join(".", self.folder, "")):
             raise CorpusError(f"{self.container}: {name} leaves the folder of {self.model_id}: copy the file into it.")
         if self.container.suffix == ".zip":
             return _read_member(self.container, path)
         return _read_file(self.container, self.folder, path)
 
+    def files(self) -> Iterator[tuple[str, int, int, int | None]]:
+        """Of each file in the model's folder: its path relative to the obj, its size in bytes, and its time of
+        modification in ns (0 in a zip) and CRC-32 (None in a folder)."""
+        start = posixpath.dirname(self.entry)
+        if self.container.suffix == ".zip":
+            entries = _entries(open_zip(self.container))
+            first, end = (
+                bisect_left(entries, self.folder + c, key=attrgetter("filename")) for c in "/0"
+            )  # 0 follows /
+            for entry in entries[first:end]:
+                yield posixpath.relpath(entry.filename, start), entry.file_size, 0, entry.CRC
+            return
+        for path in (self.container / self.folder).rglob("*"):
+            with suppress(OSError):  # a link to nothing
+                if path.is_file():
+                    stat = path.stat()
+                    yield posixpath.relpath(path, self.container / start), stat.st_size, stat.st_mtime_ns, None
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Kept open until the file changes, for reading the directory of a large zip takes seconds. Raises CorpusError if
+    `path` is no zip, or has an entry that would leave the folder it is unpacked in."""
+    stat = path.stat() if path.exists() else None
+    return _open_zip(path, stat and (stat.st_size, stat.st_mtime_ns))
+
 
 @lru_cache(maxsize=64)
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """Kept open: the directory of a large zip takes seconds to read. Raises CorpusError if `path`
-    is no zip, or has an entry that would leave the folder it is unpacked in."""
+def _open_zip(path: Path, _state: tuple | None) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -56,6 +87,11 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         if name.startswith("/") or ".." in name.split("/"):
             raise CorpusError(f"{path} has the entry {name!r}, which leaves its folder: do not trust this zip.")
     return archive
+
+
+@lru_cache(maxsize=64)
+def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    return sorted(archive.infolist(), key=attrgetter("filename"))
 
 
 def _read_member(container: Path, path: str) -> bytes:
@@ -86,5 +122,4 @@ def _read_file(container: Path, folder: str, path: str) -> bytes:
 
 def _check_size(what: str, size: int) -> None:
     if size > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES // 2**20
-        raise CorpusError(f"{what} has {size / 2**20:.0f} MB, more than {limit}: simplify it.")
+        raise CorpusError(f"{what} has {size / 2**20:.0f} MB, more than {MAX_FILE_BYTES // 2**20}: simplify it.")

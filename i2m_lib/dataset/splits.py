@@ -1,4 +1,4 @@
-"""Which models train, and which test: official lists, lists of one's own, or a draw by seed."""
+"""Which models are for training, validation and test: official lists, one's own, or a random split by seed."""
 
 import csv
 import hashlib
@@ -12,8 +12,8 @@ from .source import CorpusError
 
 SPLITS = ("train", "val", "test")
 
-# (synset, model_id) -> split. Lists without synsets, and ids that have one split under all of
-# theirs, are found under ("", model_id): a corpus may hold a model under another synset.
+# (synset, model_id) -> split. Ids that have the same split under all their synsets, or no synset, are found under
+# ("", model_id) too: a corpus may hold a model under another synset.
 SplitList = dict[tuple[str, str], str]
 
 
@@ -34,10 +34,10 @@ def listed_split(splits: SplitList, synset: str, model_id: str) -> str | None:
 
 
 def read_splits(path: str | Path) -> SplitList:
-    """Reads ShapeNet's all.csv, any csv with the columns modelId and split, or 3D-R2N2's json (a
-    list of categories, each with taxonomy_id, train, val and test). 117 ids of the latter have
-    one split under one synset and another under a second, so synsets count where a list has them.
-    Raises CorpusError if the file is none of these or gives a model two splits."""
+    """Reads ShapeNet's all.csv, any csv with the columns modelId and split, or 3D-R2N2's json (a list of categories,
+    each with taxonomy_id, train, val and test). 117 ids of the latter have one split under one synset and another under
+    a second, so synsets count where a list has them. Raises CorpusError if the file is none of these or gives a model
+    two splits."""
     path = Path(path)
     read = _rows_of_r2n2 if path.suffix == ".json" else _rows_of_csv
     try:
@@ -81,9 +81,8 @@ def _rows_of_r2n2(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def read_template_ids(path: str | Path) -> dict[str, list[str]]:
-    """synset -> model ids in their order, from a text file with a line `<synset> (name)` before
-    the ids of each category, one a line; empty lines are skipped. Raises CorpusError if an id
-    comes before any synset or twice, or a category has none."""
+    """synset -> model ids in their order, from a text file with a line `<synset> (name)` before the ids of each
+    category, one a line. Raises CorpusError if an id comes before any synset or twice, or a category has none."""
     path, ids = Path(path), {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -17,9 +17,8 @@ MAX_SIDE = 1024  # pixels of a texture that are kept: views have fewer
 
 @dataclass(frozen=True)
 class Skin:
-    """Textures of a mesh with m faces: `uv` (m,3,2) float32 of their corners, u right and v up,
-    repeating beyond [0,1]; `texture` (m,) int64 in `images`, -1 where a face has a colour only;
-    `images`, each (h,w,3) uint8 sRGB."""
+    """Textures of a mesh with m faces: `uv` (m,3,2) float32 of their corners, u right and v up, repeating beyond [0,1];
+    `texture` (m,) int64 in `images`, -1 where a face has a colour only; `images`, each (h,w,3) uint8 sRGB."""
 
     uv: np.ndarray
     texture: np.ndarray
@@ -39,11 +38,10 @@ class Material:
 
 
 def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[str, int]]:
-    """Face colours C (m,3) uint8, the skin if there are textures, and the counts of materials that
-    no mtl file defines and of textures that are missing or broken, whose faces have the diffuse
-    colour. C is the texture's mean over the face, else the diffuse colour, else that of the
-    vertices. A texture replaces the diffuse colour, as in Blender. Raises CorpusError if a path
-    leaves the model's folder or an image is absurdly large."""
+    """Face colours C (m,3) uint8, the skin if there are textures, and the counts of materials that no mtl file defines
+    and of textures that are missing or broken, whose faces have the diffuse colour. C is the texture's mean over the
+    face, else the diffuse colour, else that of the vertices. A texture replaces the diffuse colour, as in Blender.
+    Raises CorpusError if a path leaves the model's folder or an image is absurdly large."""
     materials = _read_materials(source, obj.libraries)
     used = [obj.materials[i] for i in np.unique(obj.material) if i >= 0]
     counts = dict.fromkeys(("n_missing_materials", "n_missing_textures", "n_broken_textures"), 0)
@@ -73,13 +71,13 @@ def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[
             texture[faces[mapped]] = number[path]
     if not images:
         return C, None, counts
-    # Whole turns of a repeating texture cost the graphics card digits.
+    # Coordinates near 0 keep the most digits of float32.
     uv = obj.UV - np.floor(np.nanmin(obj.UV, axis=1, keepdims=True, initial=0.0, where=np.isfinite(obj.UV)))
     return C, Skin(np.nan_to_num(uv).astype(np.float32), texture, tuple(images)), counts
 
 
 def _bytes(colours: np.ndarray) -> np.ndarray:
-    """[0,1] -> uint8; values outside are clipped, and those that are no number are 0."""
+    """[0,1] -> uint8; values outside are clipped, NaN is 0."""
     return np.round(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
 
 
@@ -107,11 +105,11 @@ def _read_materials(source: ModelSource, libraries: list[str]) -> dict[str, Mate
 
 def _diffuse(text: str) -> tuple[int, ...]:
     """'r g b' or one grey, each in [0,1]; the default colour if it is neither."""
-    try:
-        numbers = [float(word) for word in text.split()[:3]]
-    except ValueError:
+    words = text.split()[:3]
+    if not words or not all(map(_is_number, words)):
         return DEFAULT_COLOUR
-    return tuple(_bytes(np.array(numbers * (3 if len(numbers) == 1 else 1))).tolist()) if numbers else DEFAULT_COLOUR
+    numbers = [float(word) for word in words]
+    return tuple(_bytes(np.array(numbers * (3 if len(numbers) == 1 else 1))).tolist())
 
 
 def _without_options(text: str) -> str:
@@ -156,8 +154,8 @@ def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]
 
 
 def _mean_colours(image: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) places it
-    on the image at all; if it does not, the colour is that of the whole image."""
+    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) places it on the image at all; if
+    it does not, the colour is that of the whole image."""
     mapped = np.isfinite(uv).all((1, 2))
     inside = np.vstack([np.full((1, 3), 1 / 3), np.full((3, 3), 1 / 6) + np.eye(3) / 2])
     at = np.einsum("pk,mkc->mpc", inside, uv[mapped]) % 1.0  # (m,4,2)

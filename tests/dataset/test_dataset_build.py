@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from i2m_lib.artefacts import StaleError, key_of
 from i2m_lib.dataset import build, parallel
 from i2m_lib.dataset.build import build_dataset
 from i2m_lib.dataset.dataset import STRETCH, Dataset, overlay
@@ -20,9 +21,10 @@ SMALL = {"n_views": 4, "image_size": 48, "n_surface": 500, "seed": 0, "progress"
 
 
 def files(dataset: Dataset) -> dict[str, bytes]:
-    """All bytes but those of cost.parquet, which holds seconds."""
-    paths = (p for p in sorted(dataset.path.rglob("*")) if p.is_file() and p.name != "cost.parquet")
-    return {p.relative_to(dataset.path).as_posix(): p.read_bytes() for p in paths}
+    """All bytes but those of cost.parquet and key.json, which hold seconds; of the key its digest."""
+    paths = (p for p in sorted(dataset.path.rglob("*")) if p.is_file() and p.name not in ("cost.parquet", "key.json"))
+    found = {p.relative_to(dataset.path).as_posix(): p.read_bytes() for p in paths}
+    return found | {"digest": dataset.digest}
 
 
 def interrupt(*_):
@@ -72,8 +74,8 @@ def test_tables(dataset):
     assert views.view.tolist() == [0, 1, 2, 3] * 8
     assert dataset.images.shape == (32, 48, 48, 4)
     names = {p.name for p in dataset.path.iterdir()}
-    tables = {f"{name}.parquet" for name in ("views", "models", "cost", "near_duplicates")}
-    assert names == {"build.json", "meshes", "views.npy"} | tables
+    tables = {f"{name}.parquet" for name in ("views", "models", "cost", "near_duplicates", "sources")}
+    assert names == {"key.json", "meshes", "views.npy"} | tables
 
 
 def test_meshes_are_canonical_and_go_back_to_their_file(dataset):
@@ -147,8 +149,11 @@ def test_an_interrupted_build_resumes(dataset, corpus_root, tmp_path, monkeypatc
 
 def test_a_build_killed_while_packing_resumes(dataset, corpus_root, tmp_path, monkeypatch):
     out = tmp_path / "packing"
+    save = build.save_parquet
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "_models_table", interrupt)
+        patch.setattr(
+            build, "save_parquet", lambda path, table: (interrupt if path.stem == "cost" else save)(path, table)
+        )
         build_dataset(corpus_root, out, **SMALL, workers=1)
     (out / ".123.views.npy").write_bytes(b"half")
     with monkeypatch.context() as patch:
@@ -157,15 +162,35 @@ def test_a_build_killed_while_packing_resumes(dataset, corpus_root, tmp_path, mo
 
 
 def test_a_finished_dataset_is_opened_at_once(dataset, corpus_root, monkeypatch):
-    monkeypatch.setattr(build, "run_chunks", None)
+    monkeypatch.setattr(build, "run_chunks", interrupt)
     again = build_dataset(corpus_root, dataset.path, **SMALL)
     pd.testing.assert_frame_equal(again.manifest, dataset.manifest)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"n_views": 5}, {"max_models": 3}, {"elevation": (0, 10)}])
-def test_another_recipe_needs_another_folder(dataset, corpus_root, change):
-    with pytest.raises(CorpusError, match="choose another folder or delete this one"):
+@pytest.mark.parametrize(
+    ("change", "clause"),
+    [
+        ({"seed": 1}, "seed is 0, not 1"),
+        ({"n_views": 5}, "n_views is 4, not 5"),
+        ({"max_models": 3}, "max_models is None, not 3"),
+        ({"categories": ["chair"]}, r"categories is \['chair', 'table'\], not \['chair'\]"),
+        ({"elevation": (0, 10)}, r"elevation is \[-5.0, 40.0\], not \[0, 10\]"),
+    ],
+)
+def test_another_recipe_needs_another_folder(dataset, corpus_root, change, clause):
+    before = files(dataset)
+    with pytest.raises(StaleError, match=f"{clause}.*choose another folder, or delete this one"):
         build_dataset(corpus_root, dataset.path, **SMALL | change)
+    assert files(dataset) == before
+
+
+def test_a_folder_of_an_earlier_version_is_refused(corpus_root, tmp_path):
+    (tmp_path / "build.json").write_text("{}")
+    (tmp_path / "models.parquet").touch()
+    with pytest.raises(StaleError, match="holds files without a key: choose another folder, or delete this one"):
+        build_dataset(corpus_root, tmp_path, **SMALL)
+    with pytest.raises(FileNotFoundError, match="no finished dataset"):
+        Dataset.open(tmp_path)
 
 
 def test_bad_models_are_quarantined_and_the_run_goes_on(corpus_root, tmp_path):
@@ -225,10 +250,11 @@ def test_the_cost_of_each_model_is_kept(dataset):
     assert (dataset.cost[["mesh_seconds", "view_seconds"]] > 0).all(axis=None)
 
 
-def test_build_json_names_the_recipe(dataset):
-    assert dataset.parameters == json.loads((dataset.path / "build.json").read_text())
+def test_the_key_names_the_recipe(dataset):
     assert dataset.parameters["n_views"] == 4
     assert dataset.parameters["n_models"] == 8
+    assert dataset.parameters["categories"] == ["chair", "table"]
+    assert dataset.digest == key_of(dataset.path)
 
 
 # Scale
@@ -293,19 +319,22 @@ def test_a_build_killed_again_and_again_ends_with_the_same_bytes(dataset, corpus
 
 
 def test_what_a_killed_writer_left_is_removed(dataset, corpus_root, tmp_path):
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(1, patch)
+        build_dataset(corpus_root, out, **SMALL, workers=1)
     for name in ("meshes/03001627/.77.x.npz", ".77.models.parquet", "parts/03001627/.77.x.rgba"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"half")
-    assert files(build_dataset(corpus_root, tmp_path, **SMALL, workers=1)) == files(dataset)
+        (out / name).write_bytes(b"half")
+    assert files(build_dataset(corpus_root, out, **SMALL, workers=1)) == files(dataset)
 
 
 def test_a_lost_part_is_no_black_view(corpus_root, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(build, "pack_views", interrupt)
-        build_dataset(corpus_root, tmp_path, **SMALL, workers=1)
-    next(tmp_path.glob("parts/*/*.rgba")).unlink()
+        build_dataset(corpus_root, tmp_path / "out", **SMALL, workers=1)
+    next(tmp_path.glob("out/parts/*/*.rgba")).unlink()
     with pytest.raises(CorpusError, match="is gone: delete"):
-        build_dataset(corpus_root, tmp_path, **SMALL, workers=1)
+        build_dataset(corpus_root, tmp_path / "out", **SMALL, workers=1)
 
 
 @pytest.fixture
