@@ -47,10 +47,9 @@ def against_reference(folder: Path, reference: Path) -> list[str]:
     elif new.get("dataset") != old["dataset"]:
         return ["The dataset is another one than the reference's, so no scores are compared."]
     for stem in sorted(new["notebooks"].keys() | old["notebooks"].keys()):
-        there, here = (
-            notebook_key(stem, p["notebooks"].get(stem, {}).get("parameters", {}), PLACES) for p in (old, new)
-        )
-        lines += [f"In {stem}, {change}." for change in there.differences(here)]
+        known, asked = (p["notebooks"].get(stem, {}).get("parameters", {}) for p in (old, new))
+        differing = notebook_key(stem, known, PLACES).differences(notebook_key(stem, asked, PLACES))
+        lines += [f"In {stem}, {change}." for change in differing]
     scores = [pd.read_parquet(run / "scores.parquet") for run in (folder, reference)]
     return lines + (compare(*scores) or [f"Nothing differs from the reference beyond {100 * TOLERANCE:g} %."])
 
@@ -58,7 +57,7 @@ def against_reference(folder: Path, reference: Path) -> list[str]:
 def compare(new: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
     """A sentence for the methods that only one of two tables of scores has, and for each category mean that differs by
     more than TOLERANCE."""
-    means, lines = pd.DataFrame({"here": category_means(new), "there": category_means(reference)}), []
+    means, lines = pd.DataFrame({"here": canonical_means(new), "there": canonical_means(reference)}), []
     for place, other in (("here", "there"), ("there", "here")):
         alone = means[means[other].isna()].index.droplevel("metric").unique()
         lines += [f"Only {place}: {', '.join(f'{method} on {split}' for split, method in alone)}."] * (len(alone) > 0)
@@ -69,7 +68,7 @@ def compare(new: pd.DataFrame, reference: pd.DataFrame) -> list[str]:
     return lines
 
 
-def category_means(scores: pd.DataFrame) -> pd.Series:
+def canonical_means(scores: pd.DataFrame) -> pd.Series:
     """Category mean for each split, method and metric of COMPARED, under the canonical protocol."""
     rows = scores[(scores["protocol"] == "canonical") & scores["metric"].isin(COMPARED)]
     by = ["split", "method", "metric"]

@@ -24,7 +24,7 @@ def scores(**changed: float) -> pd.DataFrame:
 
 
 def test_means_are_over_categories():
-    assert reference.category_means(scores())["test", "floor", "chamfer_l1"] == pytest.approx(0.03)
+    assert reference.canonical_means(scores())["test", "floor", "chamfer_l1"] == pytest.approx(0.03)
 
 
 def test_compare_names_what_differs_and_only_that():
