@@ -53,6 +53,13 @@ def test_methods_stand_in_the_order_of_the_ladder():
     assert report.in_order(reversed(report.LADDER)) == list(report.LADDER)
 
 
+def test_the_ladder_has_every_method_and_what_it_is_told(dataset, tiny_run):
+    from i2m_lib.evaluation.ladder import PUBLISHED, ladder_methods
+
+    told = {m.name: m.told for m in ladder_methods(dataset, tiny_run.folder, seed=0, workers=1)}
+    assert told | {name: method.told for name, method in PUBLISHED.items()} == report.LADDER
+
+
 def test_the_table_follows_the_ladder(summary):
     lines = report.results_table(summary).splitlines()
     firsts = [line.split("|")[1].strip() for line in lines]
