@@ -19,10 +19,11 @@ import numpy as np
 import trimesh
 from metrics_open3d import timed
 
+from i2m_lib.geometry.nearest import chamfer_l1
 from i2m_lib.geometry.surfaces import sample_surface
 from i2m_lib.geometry.winding import winding
 from i2m_lib.paths import resolve
-from i2m_lib.scoring.metrics import Nearest, OrientedPoints, point_to_surface
+from i2m_lib.scoring.metrics import OrientedPoints, between, point_to_surface
 
 PEER = "open3d==0.20.0"
 # Our name, Open3D's, and by how much ours may be slower. One ray is its fastest test, three its robust one.
@@ -60,7 +61,7 @@ def ours(arrays: dict[str, np.ndarray]) -> dict:
 
     def chamfer(n: int) -> float:
         X, Y = (OrientedPoints.of(arrays[name][:n], arrays[f"normals {name}"][:n]) for name in "XY")
-        return Nearest.between(X, Y).chamfer_l1()
+        return chamfer_l1(*between(X, Y)[0])
 
     return {
         "chamfer at 10k": lambda: chamfer(10_000),

@@ -4,6 +4,7 @@ With d_x (n,) the distances from each point of X to its nearest point of Y, and 
 
     chamfer_l1   (mean d_x + mean d_y) / 2                      0 .. inf
     chamfer_l2   mean d_x^2 + mean d_y^2                        0 .. inf
+    fscore(t)    2 p r / (p + r), p and r the shares d < t      0 .. 1, higher is better
     dist(t)      share of d_x^2 > t plus share of d_y^2 > t     0 .. 2
 """
 
@@ -51,6 +52,12 @@ def chamfer_l1(d_x: np.ndarray, d_y: np.ndarray) -> float:
 def chamfer_l2(d_x: np.ndarray, d_y: np.ndarray) -> float:
     """Sum of the two directed mean squared distances; scales quadratically."""
     return float((d_x**2).mean() + (d_y**2).mean())
+
+
+def fscore(d_x: np.ndarray, d_y: np.ndarray, threshold: float) -> float:
+    """Harmonic mean of the shares of X and of Y nearer than `threshold`; 0 if both are 0."""
+    p, r = float((d_x < threshold).mean()), float((d_y < threshold).mean())
+    return 2 * p * r / (p + r) if p + r else 0.0
 
 
 def dist(d_x: np.ndarray, d_y: np.ndarray, threshold: float) -> float:

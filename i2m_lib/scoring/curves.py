@@ -1,4 +1,4 @@
-"""Error along something: category means in groups of views, and how well a score ranks, with intervals over shapes."""
+"""Error along a condition, as category means of groups of views, and how well a score ranks; intervals over shapes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from .statistics import PERCENTILES, bootstrap, category_means
+from .statistics import PERCENTILES, bootstrap, category_mean
 
 
 def curve(
@@ -14,23 +14,20 @@ def curve(
 ) -> pd.DataFrame:
     """Category mean of `value` in each group of `by`, where a shape counts with its mean over views.
 
-    Args:
-        table: a row a view: category, model_id, `value` and the columns of `by`.
-
-    Returns:
-        The columns of `by`, n_shapes, mean, low and high: a 95 % interval of a bootstrap over shapes.
+    `table` has a row a view: category, model_id, `value` and the columns of `by`. Returns the columns of `by`,
+    n_shapes, mean, low and high: a 95 % interval of a bootstrap over shapes.
     """
     rows = []
     for key, views in table.groupby(list(by), sort=False, observed=True):
         shapes = views.groupby(["category", "model_id"], observed=True)[value].mean()
-        values, category = shapes.to_numpy(float)[:, None], shapes.index.get_level_values("category").to_numpy()
-        draws = bootstrap(values, category, n_boot=n_boot, seed=seed).mean((0, 2))
-        rows.append((*key, len(shapes), category_means(values, category).mean(), *np.percentile(draws, PERCENTILES)))
+        category = shapes.index.get_level_values("category").to_numpy()
+        draws = bootstrap(shapes.to_numpy(float)[:, None], category, n_boot=n_boot, seed=seed).mean((0, 2))
+        rows.append((*key, len(shapes), category_mean(shapes, category), *np.percentile(draws, PERCENTILES)))
     return pd.DataFrame(rows, columns=[*by, "n_shapes", "mean", "low", "high"])
 
 
 def middles(values: pd.Series, n: int, low: float, high: float) -> pd.Series:
-    """The middle of the bin that each value lies in, of n equal bins from low to high; low where these are equal."""
+    """The middle of the bin of each value, of n equal bins from low to high; low where these are equal."""
     width = (high - low) / n
     return low + width * (((values - low) / (width or 1)).astype(int).clip(0, n - 1) + 0.5)
 
@@ -47,8 +44,8 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
 def auroc_interval(
     score: np.ndarray, positive: np.ndarray, shape: np.ndarray, *, n_boot: int = 2000, seed: int
 ) -> tuple[float, float, float]:
-    """`auroc` with its 95 % interval (value, low, high); the views of a shape (n,), a name each, are drawn together,
-    positive and negative ones by themselves."""
+    """`auroc` with its 95 % interval (value, low, high). The views of a `shape`, a name for each view, are drawn
+    together, positive and negative ones separately."""
     value = auroc(score, positive)
     if np.isnan(value):
         return value, np.nan, np.nan

@@ -1,4 +1,4 @@
-"""Where protocols put two meshes before they compare them: named rules of scale and alignment."""
+"""How protocols place two meshes before comparing them: named rules of scale and alignment."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def _same_centre_and_radius(V: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return (V - centre) * wanted / radius + goal
 
 
-# The scale rule's words -> one factor for both meshes, from the ground truth V (n, 3), F (m, 3).
+# The name of a scale rule -> one factor for both meshes, from the ground truth V (n, 3), F (m, 3).
 SCALES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "units as given: bounding-box diagonal = 1": lambda V, F: 1.0,
     "units as given: a cube of side 1 holds a shape of diagonal 1": lambda V, F: 1.0,
@@ -29,7 +29,7 @@ SCALES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "ground truth in the unit ball around its centroid": _unit_ball,
 }
 
-# The alignment rule's words -> the predicted vertices (n, 3) moved to suit the ground truth's (k, 3).
+# The name of an alignment rule -> the predicted vertices (n, 3), aligned to those of the ground truth (k, 3).
 ALIGNMENTS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "none": lambda V, truth: V,
     "centre and RMS radius of the vertices": _same_centre_and_radius,

@@ -13,8 +13,9 @@ def cards(protocols: Mapping[str, Protocol]) -> pd.DataFrame:
     """The metric cards in short, a row for each protocol: scale, alignment, samples, chamfer, F thresholds."""
     rows = []
     for p in protocols.values():
-        chamfer = ", ".join(f"{name.removeprefix('chamfer_').upper()} x{f:g}" for name, f in p.chamfers.items())
-        thresholds = ", ".join(f"{t:.3g}" for t in p.f_thresholds.values())
+        chamfers = {name[8:].upper(): x for name, x in p.metrics.items() if name.startswith("chamfer_")}
+        chamfer = ", ".join(f"{name} x{x:g}" for name, x in chamfers.items())
+        thresholds = ", ".join(f"{t:.3g}" for name, t in p.metrics.items() if name.startswith("f_"))
         samples = f"{p.n_samples:,}" if p.n_samples else "vertices"
         rows.append((p.name, p.scale, p.alignment, samples, chamfer or "-", thresholds or "-"))
     columns = ["protocol", "scale", "alignment", "samples", "chamfer", "F thresholds"]

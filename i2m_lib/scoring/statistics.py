@@ -1,10 +1,9 @@
 """From tidy scores to tables: means with bootstrap intervals, paired differences, the gap closed.
 
-`scores` has one row per (method, protocol, split, model, view, metric), with the columns COLUMNS.
-A shape's score is the mean over its views. Intervals are 95 % percentile intervals of a bootstrap
-over SHAPES, drawn anew within each category, so that every category keeps its size; all methods
-see the same draws, so that their differences are paired. Such intervals are somewhat too narrow
-for fewer than about 20 shapes and have no width for one.
+`scores` has one row for each method, protocol, split, model, view and metric, with the columns COLUMNS. A shape's score
+is the mean over its views. Intervals are 95 % percentile intervals of a bootstrap over SHAPES, drawn anew within each
+category, so that every category keeps its size; all methods see the same draws, so that their differences are paired.
+Such intervals are somewhat too narrow for fewer than about 20 shapes and have no width for one.
 """
 
 from collections.abc import Mapping
@@ -12,13 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-COLUMNS = (
-    *("method", "protocol", "split", "synset", "category"),
-    *("model_id", "view", "metric", "value"),
-)
+COLUMNS = ("method", "protocol", "split", "synset", "category", "model_id", "view", "metric", "value")
 LOWER_IS_BETTER = ("chamfer_", "dist")
 HIGHER_IS_BETTER = ("f_", "normal_consistency", "iou", "silhouette_")
-# These have no value where a mesh is no solid; shapes that any method has none for are left out, for all methods.
+# These have no value where a mesh is no solid; shapes for which any method has none are left out, for all methods.
 REFUSABLE = ("iou",)
 PERCENTILES = (2.5, 97.5)
 
@@ -34,31 +30,23 @@ def is_lower_better(metric: str) -> bool:
 def per_shape(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The metric's values, mean over views: sorted rows (category, model_id), a column a method.
 
-    Columns stand in the order in which `scores` first names the methods; a method without any row
-    of this metric has none. Of a REFUSABLE metric only the shapes are kept that every method has all its values for.
+    Columns are in the order in which `scores` first names the methods; a method without any row of this metric has
+    none. Of a REFUSABLE metric only the shapes are kept for which every method has all its values.
 
     Raises:
-        ValueError: a column of `scores` or the metric is not there; its rows come from several
-            protocols or splits, repeat one another or are not finite; or a method lacks a shape
-            that another method has.
+        ValueError: a column of `scores` or the metric is missing; its rows come from several protocols or splits,
+            repeat one another or are not finite; or a method lacks a shape that another method has.
     """
     rows = _rows_of(scores, metric)
     methods = rows["method"].unique()
     if metric in REFUSABLE:
-        refused = rows.loc[rows["value"].isna(), "model_id"]
-        rows = rows[~rows["model_id"].isin(refused)]
+        rows = rows[~rows["model_id"].isin(rows.loc[rows["value"].isna(), "model_id"])]
         if rows.empty:
             raise ValueError(f"{metric} was refused for every shape by some method: leave the metric out")
-    table = rows.pivot_table("value", ["category", "model_id"], "method", "mean", observed=True)
-    table = table[methods]
-    if table.isna().any(axis=None):
-        pairs = [
-            f"({method}, {category}/{model_id})"
-            for (category, model_id), lacks in table.isna().iterrows()
-            for method in table.columns[lacks]
-        ]
-        shown = ", ".join(pairs[:10]) + (", ..." if len(pairs) > 10 else "")
-        raise ValueError(f"{metric} lacks {len(pairs)} (method, shape): score {shown} as well")
+    table = rows.pivot_table("value", ["category", "model_id"], "method", "mean", observed=True)[methods]
+    if lacks := [f"({method}, {c}/{m})" for (c, m), row in table.isna().iterrows() for method in row.index[row]]:
+        shown = ", ".join(lacks[:10]) + (", ..." if len(lacks) > 10 else "")
+        raise ValueError(f"{metric} lacks {len(lacks)} (method, shape): score {shown} as well")
     return table
 
 
@@ -67,15 +55,13 @@ def _rows_of(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
         raise ValueError(f"scores lack the columns {lacking}: they have {list(scores)}")
     rows = scores[scores["metric"] == metric]
     if rows.empty:
-        raise ValueError(f"no row is of metric {metric!r}: use one of {_names(scores, 'metric')}")
+        raise ValueError(f"no row is of metric {metric!r}: use one of {sorted(scores['metric'].unique())}")
     for column in ("protocol", "split"):
-        if len(names := _names(rows, column)) > 1:
+        if len(names := sorted(rows[column].unique())) > 1:
             raise ValueError(f"{metric} is given for the {column}s {names}: select one of them")
     key = ["method", "category", "model_id", "view"]
-    for fault, wrong in {
-        "are given twice": rows.duplicated(key),
-        "are not finite": ~np.isfinite(rows["value"].fillna(0.0 if metric in REFUSABLE else np.nan)),
-    }.items():
+    finite = np.isfinite(rows["value"].fillna(0.0 if metric in REFUSABLE else np.nan))
+    for fault, wrong in {"are given twice": rows.duplicated(key), "are not finite": ~finite}.items():
         if wrong.any():
             first = rows.loc[wrong, [*key, "value"]].iloc[0].to_dict()
             raise ValueError(f"{wrong.sum()} values of {metric} {fault}: correct {first}")
@@ -83,16 +69,13 @@ def _rows_of(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def share_refused(scores: pd.DataFrame, metric: str) -> float:
-    """Share of shapes, 0..1, that some method has no value of the metric for."""
+    """Share of shapes, 0..1, for which some method has no value of the metric."""
     rows = scores[scores["metric"] == metric]
     return float(rows["value"].isna().groupby(rows["model_id"]).any().mean())
 
 
 def spread_of_runs(runs: Mapping[str, pd.DataFrame], metric: str) -> pd.DataFrame:
-    """How much training seeds matter: category means of several runs' scores.
-
-    Args:
-        runs: {name of the run: its scores}, on the same shapes.
+    """How much training seeds matter: category means of the scores of several runs {name: scores} on the same shapes.
 
     Returns:
         A row a method: a column for each run, then mean, std (of the runs, n - 1) and range (largest - smallest).
@@ -110,24 +93,19 @@ def spread_of_runs(runs: Mapping[str, pd.DataFrame], metric: str) -> pd.DataFram
     return means.assign(**spread).loc[tables[first].columns]
 
 
-def _names(rows: pd.DataFrame, column: str) -> list[str]:
-    return sorted(map(str, rows[column].unique()))
-
-
 def bootstrap(values: np.ndarray, category: np.ndarray, *, n_boot: int, seed: int) -> np.ndarray:
     """Category means of resampled shapes, (C, n_boot, k), the C categories sorted by name.
 
-    values (n, k) holds k numbers a shape, category (n,) the names. In each draw a category of m
-    shapes is m of them drawn with replacement, the same ones for all k numbers. Constant values
-    are returned unchanged, and linear maps of the k numbers commute with the bootstrap.
+    values (n, k) holds k numbers a shape, category (n,) the names. In each draw a category of m shapes is m of them
+    drawn with replacement, the same ones for all k numbers. Constant values are returned unchanged, and linear maps of
+    the k numbers commute with the bootstrap.
     """
     rng = np.random.default_rng(seed)
     means = []
     for name in np.unique(category):
         inside = values[category == name]
         m = len(inside)
-        counts = rng.multinomial(m, np.full(m, 1 / m), size=n_boot)
-        means.append(counts @ inside / m)
+        means.append(rng.multinomial(m, np.full(m, 1 / m), size=n_boot) @ inside / m)
     return np.stack(means)
 
 
@@ -145,14 +123,13 @@ def category_mean(values: np.ndarray | pd.Series | pd.DataFrame, category: np.nd
 def groups(category: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names, weights (G, C) of the categories' means and numbers of shapes (G,) of the groups.
 
-    The groups of shapes whose categories are (n,) are each category; `category_mean`, in which
-    categories weigh the same; and `instance_mean`, in which shapes do. Rows of weights sum to 1.
+    The groups of shapes whose categories are (n,) are each category; `category_mean`, in which categories weigh the
+    same; and `instance_mean`, in which shapes do. Rows of weights sum to 1.
     """
     names, sizes = np.unique(category, return_counts=True)
     means = np.full(len(names), 1 / len(names)), sizes / len(category)
-    weights = np.vstack([np.eye(len(names)), *means])
     n_shapes = np.array([*sizes, len(category), len(category)])
-    return [*map(str, names), "category_mean", "instance_mean"], weights, n_shapes
+    return [*map(str, names), "category_mean", "instance_mean"], np.vstack([np.eye(len(names)), *means]), n_shapes
 
 
 def summarise(
@@ -160,51 +137,35 @@ def summarise(
 ) -> pd.DataFrame:
     """The results table: a row for each metric, method and group (see `groups`).
 
-    Columns: metric, method, group, n_shapes; mean, low, high; difference (method - baseline, of
-    the same shapes), difference_low, difference_high; win_rate, the share of shapes (averaged as
-    the mean is) where the method is strictly better than the baseline, 0..1.
+    Columns: metric, method, group, n_shapes; mean, low, high; difference (method - baseline, of the same shapes),
+    difference_low, difference_high; win_rate, the share of shapes (averaged as the mean is) where the method is
+    strictly better than the baseline, 0..1.
 
     Raises:
-        ValueError: see `per_shape`; or the baseline has no row of a metric, or a metric's
-            direction is unknown.
+        ValueError: see `per_shape`; or the baseline has no row of a metric, or a metric's direction is unknown.
     """
-    parts = [
-        _summarise_metric(per_shape(scores, metric), metric, baseline, n_boot, seed)
-        for metric in scores["metric"].unique()
-        if metric not in REFUSABLE or share_refused(scores, metric) != 1
-    ]
+    metrics = [m for m in scores["metric"].unique() if m not in REFUSABLE or share_refused(scores, m) != 1]
+    parts = [_summarise_metric(per_shape(scores, m), m, baseline, n_boot, seed) for m in metrics]
     return pd.concat(parts, ignore_index=True)
 
 
 def _summarise_metric(table: pd.DataFrame, metric: str, baseline: str, n_boot: int, seed: int) -> pd.DataFrame:
     at = table.columns.get_loc(_method(table, metric, baseline))
-    values = table.to_numpy()
+    values, category = table.to_numpy(), table.index.get_level_values("category").to_numpy()
     base = values[:, [at]]
     wins = (values < base) if is_lower_better(metric) else (values > base)
-    category = table.index.get_level_values("category").to_numpy()
     names, weights, n_shapes = groups(category)
-    means = weights @ category_means(values, category)
+    means = weights @ category_means(values, category)  # (G, methods)
     draws = np.tensordot(weights, bootstrap(values, category, n_boot=n_boot, seed=seed), 1)
-    low, high = np.percentile(draws, PERCENTILES, axis=1)
-    difference_low, difference_high = np.percentile(draws - draws[..., [at]], PERCENTILES, axis=1)
-    by_group_and_method = {
-        "mean": means,
-        "low": low,
-        "high": high,
-        "difference": means - means[:, [at]],
-        "difference_low": difference_low,
-        "difference_high": difference_high,
-        "win_rate": weights @ category_means(wins, category),
-    }
-    return pd.DataFrame(
-        {
-            "metric": metric,
-            "method": np.repeat(table.columns.to_numpy(), len(names)),
-            "group": np.tile(names, len(table.columns)),
-            "n_shapes": np.tile(n_shapes, len(table.columns)),
-        }
-        | {name: values.T.ravel() for name, values in by_group_and_method.items()}
-    )
+    columns = {"mean": means}
+    columns["low"], columns["high"] = np.percentile(draws, PERCENTILES, axis=1)
+    columns["difference"] = means - means[:, [at]]
+    columns["difference_low"], columns["difference_high"] = np.percentile(draws - draws[..., [at]], PERCENTILES, axis=1)
+    columns["win_rate"] = weights @ category_means(wins, category)
+    index = pd.MultiIndex.from_product([[metric], table.columns, names], names=["metric", "method", "group"])
+    found = pd.DataFrame({name: x.T.ravel() for name, x in columns.items()}, index).reset_index()
+    found.insert(3, "n_shapes", np.tile(n_shapes, len(table.columns)))
+    return found
 
 
 def _method(table: pd.DataFrame, metric: str, method: str) -> str:
@@ -231,8 +192,7 @@ def gap_closed(
         ValueError: see `per_shape`; or a method has no row of the metric, or there is no gap.
     """
     table = per_shape(scores, metric)
-    columns = [_method(table, metric, name) for name in (baseline, method, ceiling)]
-    values = table[columns].to_numpy()  # picked by position below, as names may repeat
+    values = table[[_method(table, metric, name) for name in (baseline, method, ceiling)]].to_numpy()
     category = table.index.get_level_values("category").to_numpy()
     base, ours, best = category_means(values, category).mean(0)
     if base == best:

@@ -1,3 +1,6 @@
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +9,10 @@ import pytest
 import trimesh
 
 from i2m_lib.scoring.__main__ import main
-from i2m_lib.scoring.folders import evaluate, evaluate_folder, means, meshes_in
+from i2m_lib.scoring.folders import evaluate, evaluate_folder, means, meshes_in, read_surface
 from i2m_lib.scoring.protocols import PROTOCOLS
 
-PROTOCOL = "atlasnet"  # the smallest samples
+PROTOCOL = PROTOCOLS["atlasnet"]  # the smallest samples
 
 
 @pytest.fixture
@@ -31,32 +34,32 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def worst() -> dict[str, float]:
     box = trimesh.creation.box((1, 2, 1))
-    return PROTOCOLS[PROTOCOL].prepare(box.vertices, box.faces, 0).worst()
+    return PROTOCOL.prepare(box.vertices, box.faces, 0).worst()
 
 
-def test_a_mesh_may_come_in_any_form(folders):
+def test_a_prediction_is_scored_as_its_protocol_does(folders):
     path = folders[1] / "a" / "good.obj"
-    mesh = trimesh.load_mesh(path, process=False)
-    forms = path, str(path), mesh, (np.array(mesh.vertices), np.array(mesh.faces))
-    scores = [evaluate(form, mesh, protocol=PROTOCOL) for form in forms]
-    assert all(s == scores[0] for s in scores)
-    assert scores[0] == PROTOCOLS[PROTOCOL].prepare(mesh.vertices, mesh.faces, 0).floor(0)
+    target = PROTOCOL.prepare(*read_surface(path), 0)
+    assert evaluate(path, path, PROTOCOL) == (target.floor(0), None)
 
 
-def test_bad_predictions_score_worst_and_bad_truths_are_refused(folders):
+def test_bad_predictions_score_worst_and_bad_truths_are_not_scored(folders):
     pred, gt = folders
     good = gt / "a" / "good.obj"
-    assert evaluate(pred / "a" / "unreadable.glb", good, protocol=PROTOCOL) == worst()
-    assert evaluate(pred / "is_not_there.obj", good, protocol=PROTOCOL) == worst()
-    with pytest.raises(ValueError, match="cannot be scored against: it is empty"):
-        evaluate(good, gt / "bad_truth.obj", protocol=PROTOCOL)
-    with pytest.raises(ValueError, match="there is no protocol 'mine': use one of canonical, occnet"):
-        evaluate(good, good, protocol="mine")
+    for bad in ("a/unreadable.glb", "is_not_there.obj"):
+        scores, fault = evaluate(pred / bad, good, PROTOCOL)
+        assert scores == worst()
+        assert re.match("scored worst: .*cannot be read as a mesh", fault)
+    trimesh.PointCloud(np.eye(3)).export(gt / "points.ply")
+    for bad, reason in (("bad_truth.obj", "the file holds no face"), ("points.ply", "cannot be scored against")):
+        scores, fault = evaluate(good, gt / bad, PROTOCOL)
+        assert scores == {}
+        assert re.match(f"not scored: .*{reason}", fault)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_ground_truth_is_scored_or_listed(folders, workers):
-    result = evaluate_folder(*folders, protocol=PROTOCOL, workers=workers)
+    result = evaluate_folder(*folders, PROTOCOL, workers=workers)
     table = result.scores.pivot(index="name", columns="metric", values="value")
     assert list(table.index) == ["a/good", "a/unreadable", "b/flat", "b/missing"]
     for name in table.index[1:]:
@@ -69,6 +72,40 @@ def test_every_ground_truth_is_scored_or_listed(folders, workers):
     assert "cannot be read as a mesh" in faults["a/unreadable"]
     assert faults["bad_truth"].startswith("not scored")
     assert result.extra == ["extra"]
+
+
+def test_an_obj_is_read_strictly(tmp_path):
+    """Relative indices mean what the format says, and a file that was cut short is no mesh."""
+    corners = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
+    F = trimesh.creation.box(bounds=[(0, 0, 0), (1, 1, 1)]).faces
+    V = trimesh.creation.box(bounds=[(0, 0, 0), (1, 1, 1)]).vertices
+    assert {tuple(v) for v in V} == set(corners)
+    vertices = "".join("v {} {} {}\n".format(*v) for v in V)
+    texts = {
+        name: vertices + "".join("f {} {} {}\n".format(*f) for f in F + shift)
+        for name, shift in (("absolute", 1), ("relative", -8))
+    }
+    for name, text in (texts | {"cut": texts["absolute"][:-12] + "\nf 1 2"}).items():
+        (tmp_path / f"{name}.obj").write_text(text)
+    for name in ("absolute", "relative"):
+        W, G = read_surface(tmp_path / f"{name}.obj")
+        np.testing.assert_array_equal(W[G], V[F])
+    with pytest.raises(ValueError, match=r"cannot be read as a mesh: .*line"):
+        read_surface(tmp_path / "cut.obj")
+
+
+def test_nodes_of_a_scene_stand_where_their_transforms_put_them(tmp_path):
+    scene = trimesh.Scene()
+    for x in (-1.0, 2.0):
+        scene.add_geometry(trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([x, 0, 0]))
+    scene.export(tmp_path / "two.glb")
+    V, F = read_surface(tmp_path / "two.glb")
+    assert (V.min(), V[:, 0].max(), len(F)) == (-1.5, 2.5, 24)
+
+
+def test_scoring_needs_no_torch():
+    command = "import sys, i2m_lib.scoring.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0
 
 
 def test_a_folder_must_hold_meshes_of_different_names(folders, tmp_path):
@@ -91,7 +128,7 @@ def test_refused_values_are_counted():
 def test_the_command_writes_scores_and_lists_faults(folders, tmp_path, capsys):
     pred, gt = map(str, folders)
     out = tmp_path / "scores.parquet"
-    arguments = ["--pred", pred, "--gt", gt, "--protocol", PROTOCOL, "-o", str(out), "--workers", "1"]
+    arguments = ["--pred", pred, "--gt", gt, "--protocol", PROTOCOL.name, "-o", str(out), "--workers", "1"]
     assert main(arguments) == 0
     table = pd.read_parquet(out)
     assert list(table.columns) == ["name", "protocol", "metric", "value"]

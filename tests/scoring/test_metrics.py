@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.scoring.metrics import Nearest, OrientedPoints, along_curve, point_to_surface
+from i2m_lib.geometry.nearest import chamfer_l1, chamfer_l2, dist, fscore
+from i2m_lib.scoring.metrics import OrientedPoints, along_curve, between, point_to_surface
 
 
 def unit(X: np.ndarray) -> np.ndarray:
@@ -24,9 +25,9 @@ def cloud(n: int, seed: int) -> OrientedPoints:
     return OrientedPoints.of(rng.normal(size=(n, 3)), unit(rng.normal(size=(n, 3))))
 
 
-def all_metrics(near: Nearest) -> np.ndarray:
-    scalars = [near.chamfer_l1(), near.chamfer_l2(), near.normal_consistency()]
-    return np.array([*scalars, *(m(t) for m in (near.fscore, near.dist) for t in (0.05, 0.2, 0.6))])
+def all_metrics(near: tuple) -> np.ndarray:
+    scalars = [chamfer_l1(*near[0]), chamfer_l2(*near[0]), near[1]]
+    return np.array([*scalars, *(m(*near[0], t) for m in (fscore, dist) for t in (0.05, 0.2, 0.6))])
 
 
 def slow_metrics(X: OrientedPoints, Y: OrientedPoints) -> np.ndarray:
@@ -45,20 +46,20 @@ def slow_metrics(X: OrientedPoints, Y: OrientedPoints) -> np.ndarray:
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (300, 500), (700, 40)])
 def test_the_dense_definition_agrees(n, m):
     X, Y = cloud(n, 0), cloud(m, 1)
-    np.testing.assert_allclose(all_metrics(Nearest.between(X, Y)), slow_metrics(X, Y), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(all_metrics(between(X, Y)), slow_metrics(X, Y), rtol=0, atol=1e-12)
 
 
 def test_swapping_changes_nothing():
     X, Y = cloud(400, 2), cloud(600, 3)
-    np.testing.assert_allclose(all_metrics(Nearest.between(X, Y)), all_metrics(Nearest.between(Y, X)), rtol=1e-14)
+    np.testing.assert_allclose(all_metrics(between(X, Y)), all_metrics(between(Y, X)), rtol=1e-14)
 
 
 def test_order_changes_nothing():
     X, Y = cloud(400, 2), cloud(600, 3)
     shuffle = np.random.default_rng(0).permutation(400)
     shuffled = OrientedPoints.of(X.points[shuffle], X.normals[shuffle])
-    expected = all_metrics(Nearest.between(X, Y))
-    np.testing.assert_allclose(all_metrics(Nearest.between(shuffled, Y)), expected, rtol=1e-14)
+    expected = all_metrics(between(X, Y))
+    np.testing.assert_allclose(all_metrics(between(shuffled, Y)), expected, rtol=1e-14)
 
 
 def slow_place_on_curve(cell: np.ndarray) -> int:
@@ -83,82 +84,74 @@ def test_points_keep_their_normals():
 
 def test_the_same_points_score_best():
     X = cloud(500, 4)
-    near = Nearest.between(X, X)
-    assert near.chamfer_l1() == near.chamfer_l2() == near.dist(1e-30) == 0
-    assert near.fscore(1e-30) == 1
-    assert near.normal_consistency() == pytest.approx(1, abs=1e-14)
+    near = between(X, X)
+    assert chamfer_l1(*near[0]) == chamfer_l2(*near[0]) == dist(*near[0], 1e-30) == 0
+    assert fscore(*near[0], 1e-30) == 1
+    assert near[1] == pytest.approx(1, abs=1e-14)
 
 
 def test_parallel_squares():
     h = 0.25
-    near = Nearest.between(square(0, 20_000, 0), square(h, 20_000, 1))
-    for d in (near.d_x, near.d_y):
+    near = between(square(0, 20_000, 0), square(h, 20_000, 1))
+    for d in near[0]:
         assert (d >= h).all()
         assert (d < h + 2e-3).all()
-    assert near.chamfer_l1() == pytest.approx(h, rel=1e-3)
-    assert near.chamfer_l2() == pytest.approx(2 * h**2, rel=1e-3)
-    assert near.normal_consistency() == 1
+    assert chamfer_l1(*near[0]) == pytest.approx(h, rel=1e-3)
+    assert chamfer_l2(*near[0]) == pytest.approx(2 * h**2, rel=1e-3)
+    assert near[1] == 1
 
 
 def test_a_shift_across_a_plane_steps_at_its_length():
     h = 0.25  # a power of two, so that every distance is h exactly
     X = square(0, 5_000, 0)
-    near = Nearest.between(X, OrientedPoints.of(X.points + np.array([0, h, 0]), X.normals))
-    assert (near.chamfer_l1(), near.chamfer_l2()) == (h, 2 * h**2)
-    assert (near.fscore(h), near.fscore(np.nextafter(h, 1))) == (0, 1)
-    assert (near.dist(h**2), near.dist(np.nextafter(h**2, 0))) == (0, 2)
+    near = between(X, OrientedPoints.of(X.points + np.array([0, h, 0]), X.normals))
+    assert (chamfer_l1(*near[0]), chamfer_l2(*near[0])) == (h, 2 * h**2)
+    assert (fscore(*near[0], h), fscore(*near[0], np.nextafter(h, 1))) == (0, 1)
+    assert (dist(*near[0], h**2), dist(*near[0], np.nextafter(h**2, 0))) == (0, 2)
 
 
 def test_concentric_spheres():
     r, R = 0.8, 1.0
-    near = Nearest.between(sphere(r, 50_000, 0), sphere(R, 50_000, 1))
-    assert near.chamfer_l1() == pytest.approx(R - r, rel=1e-3)
-    assert near.chamfer_l2() == pytest.approx(2 * (R - r) ** 2, rel=2e-3)
-    assert near.normal_consistency() == pytest.approx(1, abs=1e-3)
+    near = between(sphere(r, 50_000, 0), sphere(R, 50_000, 1))
+    assert chamfer_l1(*near[0]) == pytest.approx(R - r, rel=1e-3)
+    assert chamfer_l2(*near[0]) == pytest.approx(2 * (R - r) ** 2, rel=2e-3)
+    assert near[1] == pytest.approx(1, abs=1e-3)
 
 
 def test_normal_consistency_is_blind_to_orientation_and_sees_right_angles():
     X = square(0, 1_000, 0)
     flipped = OrientedPoints.of(X.points, -X.normals)
     turned = OrientedPoints.of(X.points, X.normals[:, [1, 0, 2]])
-    assert Nearest.between(X, flipped).normal_consistency() == 1
-    assert Nearest.between(X, turned).normal_consistency() == 0
+    assert between(X, flipped)[1] == 1
+    assert between(X, turned)[1] == 0
 
 
 def test_a_missing_half_costs_recall_only():
     X = square(0, 4_000, 0)
     half = X.points[:, 0] < 0.5
-    near = Nearest.between(OrientedPoints.of(X.points[half], X.normals[half]), X)
-    r = (near.d_y < 1e-9).mean()
-    assert (near.d_x == 0).all()
+    near = between(OrientedPoints.of(X.points[half], X.normals[half]), X)
+    r = (near[0][1] < 1e-9).mean()
+    assert (near[0][0] == 0).all()
     assert r == pytest.approx(0.5, abs=0.05)
-    assert near.fscore(1e-9) == pytest.approx(2 * r / (1 + r))
+    assert fscore(*near[0], 1e-9) == pytest.approx(2 * r / (1 + r))
 
 
 def test_metrics_scale_with_their_power_of_length():
     X, Y = cloud(300, 5), cloud(300, 6)
-    near = Nearest.between(X, Y)
-    big = Nearest.between(*(OrientedPoints.of(3 * A.points, A.normals) for A in (X, Y)))
-    assert big.chamfer_l1() == pytest.approx(3 * near.chamfer_l1())
-    assert big.chamfer_l2() == pytest.approx(9 * near.chamfer_l2())
-    assert big.fscore(0.3) == near.fscore(0.1)
-    assert big.dist(0.9) == near.dist(0.1)
+    near = between(X, Y)
+    big = between(*(OrientedPoints.of(3 * A.points, A.normals) for A in (X, Y)))
+    assert chamfer_l1(*big[0]) == pytest.approx(3 * chamfer_l1(*near[0]))
+    assert chamfer_l2(*big[0]) == pytest.approx(9 * chamfer_l2(*near[0]))
+    assert fscore(*big[0], 0.3) == fscore(*near[0], 0.1)
+    assert dist(*big[0], 0.9) == dist(*near[0], 0.1)
 
 
 def test_sampling_noise_is_that_of_poisson_points():
     """Two samplings of one surface of area A: mean d = sqrt(A/n)/2, mean d^2 = A/(pi n)."""
     n, area = 100_000, 4 * np.pi
-    near = Nearest.between(sphere(1, n, 0), sphere(1, n, 1))
-    assert near.chamfer_l1() == pytest.approx(np.sqrt(area / n) / 2, rel=0.01)
-    assert near.chamfer_l2() == pytest.approx(2 * area / (np.pi * n), rel=0.02)
-
-
-def test_the_f_curve_is_the_f_score_at_each_threshold():
-    near = Nearest.between(cloud(300, 5), cloud(500, 6))
-    thresholds = np.linspace(0, 1, 21)
-    expected = [near.fscore(t) for t in thresholds]
-    np.testing.assert_allclose(near.f_curve(thresholds), expected, rtol=1e-14)
-    assert (np.diff(near.f_curve(thresholds)) >= 0).all()
+    near = between(sphere(1, n, 0), sphere(1, n, 1))
+    assert chamfer_l1(*near[0]) == pytest.approx(np.sqrt(area / n) / 2, rel=0.01)
+    assert chamfer_l2(*near[0]) == pytest.approx(2 * area / (np.pi * n), rel=0.02)
 
 
 def slow_point_to_surface(X: np.ndarray, V: np.ndarray, F: np.ndarray) -> np.ndarray:
@@ -188,6 +181,6 @@ def test_vertices_to_surface_see_what_samples_miss():
     """A box in a box twice as wide: corners of the inner lie 0.5 off, corners of the outer 0.5 sqrt(3)."""
     box = trimesh.creation.box((1, 1, 1))
     V, F = np.array(box.vertices), np.array(box.faces)
-    near = Nearest.of_vertices((V, F), (2 * V, F))
-    assert near.chamfer_l1() == pytest.approx((0.5 + 0.75**0.5) / 2)
-    assert near.chamfer_l2() == pytest.approx(0.25 + 0.75)
+    d = point_to_surface(V, 2 * V, F), point_to_surface(2 * V, V, F)
+    assert chamfer_l1(*d) == pytest.approx((0.5 + 0.75**0.5) / 2)
+    assert chamfer_l2(*d) == pytest.approx(0.25 + 0.75)

@@ -126,7 +126,8 @@ def test_the_floor_is_sampling_noise():
     area, n = 6, CANONICAL.n_samples
     assert floor["chamfer_l1"] == pytest.approx(np.sqrt(area / n) / 2, rel=0.02)
     assert floor["chamfer_l2"] == pytest.approx(2 * area / (np.pi * n), rel=0.04)
-    for name, t in CANONICAL.f_thresholds.items():
+    for name in METRICS[2:7]:
+        t = CANONICAL.metrics[name]
         expected = 100 * (1 - np.exp(-np.pi * t**2 * n / area))
         assert floor[name] == pytest.approx(expected, abs=0.3)
     assert floor["normal_consistency"] > 0.98
@@ -242,7 +243,7 @@ def test_scale_rules_give_the_numbers_their_papers_would():
     for name, factor in factors.items():
         protocol = replace(PROTOCOLS[name], n_samples=20_000)
         score = protocol.prepare(V, F, seed=0).score(shifted, F, seed=0)
-        expected = 2 * (factor * h) ** 2 * protocol.chamfers["chamfer_l2"]
+        expected = 2 * (factor * h) ** 2 * protocol.metrics["chamfer_l2"]
         assert score["chamfer_l2"] == pytest.approx(expected, rel=0.05), name
     occnet = PROTOCOLS["occnet"].prepare(V, F, seed=0).score(shifted, F, seed=0)
     assert occnet["chamfer_l1"] == pytest.approx(10 * h, rel=0.01)
