@@ -1,1 +1,1 @@
-"""Learning: from one image to the best template and its deformation. Needs neither VTK, trimesh nor SciPy."""
+"""Learning: from one image to the best template and its deformation. Needs neither VTK nor trimesh."""

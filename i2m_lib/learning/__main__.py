@@ -13,29 +13,27 @@ from i2m_lib.dataset.dataset import Dataset
 from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.template_graph import TemplateGraph
 
-from .device import default_device
-from .distributed import process_group
+from .device import default_device, process_group
 from .settings import Settings
 from .train import train
 
 
+def value_of(text: str) -> object:
+    """A number or list as in json; anything else is text."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
 def main(dataset: str, run: str, *assignments: str) -> None:
-    """Values are numbers or lists as in json; anything else is text."""
-    settings = {}
-    for name, _, value in (text.partition("=") for text in assignments):
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    settings = Settings.of(settings)
+    """Trains with the settings NAME=VALUE."""
+    settings = Settings.of({name: value_of(text) for name, _, text in (a.partition("=") for a in assignments)})
     data, graph, fits = Dataset.open(dataset), TemplateGraph.load(f"{run}/graph"), Fits.load_all(f"{run}/fits")
-    device = default_device()
-    with process_group(device):
-        train(data, graph, fits, run, settings, device=device)
+    with process_group(default_device()):
+        train(data, graph, fits, run, settings, device=default_device())
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) > 2 else sys.exit(__doc__)

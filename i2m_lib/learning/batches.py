@@ -1,6 +1,5 @@
 """Batches of views on the device, each a function of (seed, epoch, step) alone."""
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from i2m_lib.dataset.dataset import STRETCH, Dataset
 
-from .distributed import share
+from .device import share
 from .images import N_DRAWS, augment, plain
 from .settings import Settings
 from .trainer import seed_of
@@ -64,8 +63,6 @@ class Batches:
         return len(self.order)
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        if not 0 <= i < len(self):
-            raise IndexError(f"batch {i} of {len(self)}")
         number, ready = self._ahead
         batch = ready.result() if number == i else self._read(i)
         if i + 1 < len(self):
@@ -84,11 +81,6 @@ class Batches:
 
     def _generator(self, *step: int) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of(self.settings.seed, self.epoch, *step))
-
-
-def batches_of(views: dict[str, ViewDataset], settings: Settings, device: torch.device) -> Callable:
-    """`Trainer`'s batches(split, epoch) from the views of each split; only training batches are augmented."""
-    return lambda split, epoch: Batches(views[split], settings, device, epoch if split == "train" else None)
 
 
 def balanced(views: ViewDataset) -> Tensor:

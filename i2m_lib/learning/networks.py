@@ -1,4 +1,4 @@
-"""The network: from one image to template probabilities, a deformation and weights for each template, and the camera."""
+"""The network: one image to template probabilities, a deformation and weights of each template, and the camera."""
 
 from pathlib import Path
 
@@ -24,11 +24,9 @@ def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Modul
         known = ", ".join(get_model_weights(backbone).__members__)
         raise ValueError(f"{backbone} has no weights {error}: give one of {known}, or none.") from error
     except OSError as error:
-        name = Path(chosen.url).name
-        raise ValueError(
-            f"the weights {weights} of {backbone} could not be fetched ({error}): place {name} in "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or start from scratch with weights = ''."
-        ) from error
+        name, folder = Path(chosen.url).name, Path(torch.hub.get_dir()) / "checkpoints"
+        cure = f"place {name} in {folder}, or start from scratch with weights = ''."
+        raise ValueError(f"the weights {weights} of {backbone} could not be fetched ({error}): {cure}") from error
     return create_feature_extractor(model, {node or last_map(model): "map"})
 
 
@@ -53,15 +51,8 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
         with torch.no_grad():
             channels = self.trunk.eval()(torch.zeros(1, 3, 64, 64))["map"].shape[1]
-        self.head = nn.Sequential(
-            nn.Conv2d(channels, 64, 1, bias=False),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Linear(64 * 16, n_code),
-            nn.LayerNorm(n_code),
-        )
+        reduced = (nn.Conv2d(channels, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
+        self.head = nn.Sequential(*reduced, nn.Flatten(), nn.Linear(64 * 16, n_code), nn.LayerNorm(n_code))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.trunk((image - self.mean) / self.std)["map"])
@@ -85,10 +76,7 @@ class Image2Mesh(nn.Module):
         self.weights = nn.Linear(n_code, n_templates * n_edges)
         self.azimuth = nn.Linear(n_code, N_BINS)
         self.elevation = nn.Linear(n_code, 1)
-        for head in (
-            self.weights,
-            self.elevation,
-        ):  # zeros are better first answers than random ones, with smaller gradients
+        for head in (self.weights, self.elevation):  # zeros are a better first answer than random numbers
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.register_buffer("means", torch.zeros(n_templates, 32, 3))
@@ -98,8 +86,7 @@ class Image2Mesh(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Images (b, 3, h, w) in [0, 1] -> z (b, n_code), logits (b, T), y (b, T, k), weights (b, T, E), azimuth
         (b, N_BINS) logits (see `azimuth`), elevation (b,) in radians."""
-        z = self.encoder(image)
-        T, k, E = self.sizes
+        z, (T, k, E) = self.encoder(image), self.sizes
         h = self.hidden(z)
         return {
             "z": z,

@@ -54,11 +54,13 @@ class Settings:
         return {name: 0.0 if name in self.without else value for name, value in IMPORTANCE.items()}
 
 
-def write_description(folder: str | Path, key: Key, settings: Settings, graph: TemplateGraph, **more: object) -> None:
+def write_description(
+    folder: Path, key: Key, settings: Settings, graph: TemplateGraph, categories: dict[str, str]
+) -> None:
     """Writes model.json: digests of the training's key and inputs, settings, templates in the order of the network's
-    outputs, and `more`."""
+    outputs, and {synset: name} of the categories."""
     content = {"key": key.digest, "inputs": key.inputs, "settings": asdict(settings), "templates": _names(graph)}
-    save_json(Path(folder) / "model.json", content | more)
+    save_json(folder / "model.json", content | {"categories": categories})
 
 
 def read_description(folder: str | Path, graph: TemplateGraph | None = None) -> tuple[dict, Settings]:
@@ -73,7 +75,7 @@ def read_description(folder: str | Path, graph: TemplateGraph | None = None) -> 
         raise FileNotFoundError(f"{folder} holds no model: run 03_training first.")
     content, begun = json.loads(path.read_text()), read_key(path.with_name("training"), finished=False)
     graph_digest = content.get("inputs", {}).get("graph")  # not recorded by earlier versions
-    if graph is not None and (content["templates"] != _names(graph) or graph_digest not in (None, _digest(graph))):
+    if graph is not None and (content["templates"] != _names(graph) or graph_digest not in (None, graph.digest)):
         raise StaleError(f"{path} was trained with another template graph: run 03_training again.")
     if begun is not None and begun.digest != content.get("key"):
         raise StaleError(f"{path} is older than {path.with_name('training')}: run 03_training to its end.")
@@ -82,7 +84,3 @@ def read_description(folder: str | Path, graph: TemplateGraph | None = None) -> 
 
 def _names(graph: TemplateGraph) -> list[list[str]]:
     return [[t.synset, t.model_id] for t in graph.templates]
-
-
-def _digest(x):
-    return getattr(x, "digest", "unknown")

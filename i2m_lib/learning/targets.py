@@ -1,8 +1,8 @@
 """What the network learns: soft template labels, deformations in each template's principal coordinates, weights.
 
 Errors are measured on the template's surface, exactly and without samples in the training loop: the mean squared
-distance between the surfaces under lattice displacements d and d' is (d - d')' G (d - d'), where G is the Gram matrix of
-the template's basis over its surface. With G = L L' and the principal axes U of the training fits in that metric,
+distance between the surfaces under lattice displacements d and d' is (d - d')' G (d - d') with the Gram matrix G of the
+template's basis over its surface. With G = L L' and the principal axes U of the training fits in that metric,
 d = mean + L'^-1 U y, the error is |y - y'|^2, and a few numbers y explain nearly all of it.
 """
 
@@ -18,20 +18,12 @@ from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.template_graph import Template, TemplateGraph
 
 
-@dataclass(frozen=True)
-class DeformationSpace:
-    """Of one template: mean (32, 3), axes (k, 32, 3) and the Gram matrix (E, E) of its neighbours' residual fields."""
-
-    mean: np.ndarray
-    axes: np.ndarray
-    gram: np.ndarray
-
-
-def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) -> tuple[DeformationSpace, np.ndarray]:
+def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
     """Principal deformations of a template, from fits d (n, 32, 3) to training shapes; S (s, 3) samples its surface.
 
     Returns:
-        The space, padded with zero axes to k, and a map (k, 96) that takes flattened d - mean to coordinates y.
+        mean (32, 3); axes (k, 32, 3), zero where there are fewer; the Gram matrix (E, E) of the neighbours' residual
+        fields; and a map (k, 96) that takes flattened d - mean to coordinates y.
     """
     M = symmetric_basis(Lattice.around(template.V).basis(S))
     G = M.mT @ M / len(S)
@@ -45,7 +37,7 @@ def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) 
     to_y = np.einsum("kal,abl->kba", U.reshape(k, 3, 32), L).reshape(k, -1)
     fields = displace(kernel_basis(S, template.centres, KERNEL_WIDTH)[None], template.c)
     flat = fields.reshape(len(template.c), len(S) * 3)
-    return DeformationSpace(mean, to_lattice.transpose(2, 1, 0), flat @ flat.T / len(S)), to_y
+    return mean, to_lattice.transpose(2, 1, 0), flat @ flat.T / len(S), to_y
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Targets:
     slots (N, W): the templates of each shape's category, padded with 0; q (N, W): soft labels, 0 where padded.
     parts (N, W, 3, k) and origin (T, k): coordinates of a fit are y = parts.sum(2) - origin; parts has a row for each
     axis of space, so that a shape can be stretched. extent (N, 3) of the shape; weights (N, W, E), and weighted (N, W):
-    where they are known; gram (T, E, E), means (T, 32, 3), axes (T, k, 32, 3) of the deformation spaces; mean squares of
+    where they are known; gram (T, E, E), means (T, 32, 3), axes (T, k, 32, 3) of the deformation spaces; variances of
     the training y and of the combined residuals.
     """
 
@@ -125,14 +117,12 @@ def make_targets(
         weights[rows, :count, : fit.weights.shape[2]] = fit.weights[here]
         weighted[rows, :count] = fit.weighted[here]
         for t, template in enumerate(templates):
-            S = dataset.mesh(template.model_id).S
-            space, to_y = deformation_space(template, S, fit.d[is_train, t].astype(np.float64), k)
+            S, d, E = dataset.mesh(template.model_id).S, fit.d[is_train, t].astype(np.float64), len(template.c)
+            means[first + t], axes[first + t], gram[first + t, :E, :E], to_y = deformation_space(template, S, d, k)
             rest, by_axis = Lattice.around(template.V).points[free_points()[0]], to_y.reshape(k, 32, 3)
             parts[rows, t] = np.einsum("nba,kba->nak", fit.d[here, t] + rest, by_axis)
-            origin[first + t] = np.einsum("ba,kba->k", space.mean + rest, by_axis)
+            origin[first + t] = np.einsum("ba,kba->k", means[first + t] + rest, by_axis)
             y[rows, t] = parts[rows, t].sum(1) - origin[first + t]
-            means[first + t], axes[first + t] = space.mean, space.axes
-            gram[first + t, : len(space.gram), : len(space.gram)] = space.gram
         first += count
     known = np.isin(model_ids, train)
     energy = np.einsum("nwe,nwef,nwf->nw", weights[known], gram[slots[known]], weights[known])

@@ -1,79 +1,86 @@
 """Training our network: dataset, graph and fits in; one network for all categories out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from i2m_lib.artefacts import Key
 from i2m_lib.dataset.dataset import Dataset
 from i2m_lib.files import save_parquet
-from i2m_lib.graph import fits as fits_module
-from i2m_lib.graph.fits import Fits
+from i2m_lib.graph.fits import Fits, digest_of_fits
 from i2m_lib.graph.template_graph import TemplateGraph
 
-from .batches import ViewDataset, batches_of
+from .batches import Batches, ViewDataset
 from .checkpoints import read_halves, write_halves
-from .device import autocast
-from .distributed import share, synchronised
+from .device import autocast, share, synchronised
 from .losses import image2mesh_loss
 from .networks import Image2Mesh
 from .settings import Settings, read_description, write_description
 from .targets import Targets, make_targets
-from .trainer import Trainer
+from .trainer import Batch, Callbacks, Trainer
 
 VERSION = 1  # Raise it when results change: of augmentation, targets, network, loss or trainer.
 
 
 def train(
-    dataset: Dataset,
-    graph: TemplateGraph,
-    fits: dict[str, Fits],
-    folder: str | Path,
-    settings: Settings,
-    *,
-    device: torch.device,
-    callbacks: Iterable[Callable[[Trainer], None]] = (),
-) -> tuple[Image2Mesh, pd.DataFrame]:
+    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], folder: str | Path, settings: Settings, *,
+    device: torch.device, callbacks: Callbacks = (),
+) -> tuple[Image2Mesh, pd.DataFrame]:  # fmt: skip
     """Trains in `folder`, or goes on where a training of the same data and settings stopped; writes model.safetensors,
     model.json and history.parquet there. Returns the network and the history, a row an epoch."""
-    inputs = {"dataset": _digest(dataset), "graph": _digest(graph), "fits": _digest(fits)}
-    key = Key("training", VERSION, asdict(settings), inputs)
-    views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
-    n_train, model_ids = len(views["train"].model_ids), views["train"].model_ids + views["val"].model_ids
-    targets = make_targets(
-        dataset, graph, fits, model_ids=model_ids, k=settings.n_axes, temperature=settings.temperature
-    ).to(device)
-    by_split = {"train": targets.rows(slice(n_train)), "val": targets.rows(slice(n_train, None))}
+    inputs = {"dataset": dataset.digest, "graph": graph.digest, "fits": digest_of_fits(fits)}
+    train_ids, val_ids = (dataset.select(split).model_id.tolist() for split in ("train", "val"))
+    sizes = {"k": settings.n_axes, "temperature": settings.temperature}
+    targets = make_targets(dataset, graph, fits, model_ids=train_ids + val_ids, **sizes).to(device)
+    by_split = {"train": targets.rows(slice(len(train_ids))), "val": targets.rows(slice(len(train_ids), None))}
+    loss = weighted_loss(by_split, settings)
     torch.manual_seed(settings.seed)
-    model = synchronised(new_model(settings, targets).to(device, memory_format=torch.channels_last))
-    step = make_step(by_split, settings, device)
-    batches, n_views = batches_of(views, settings, device), len(views["train"])
-    trainer = Trainer(model, step, batches, settings.schedule, Path(folder) / "training", key, callbacks, n_views)
-    history = trainer.run()
-    if share().rank == 0:
-        names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
-        sizes = {"n_templates": model.sizes[0], "n_edges": model.sizes[2]}
-        write_halves(Path(folder) / "model.safetensors", model)
-        write_description(folder, key, settings, graph, **sizes, categories={s: names[s] for s in graph.synsets})
-        save_parquet(Path(folder) / "history.parquet", history)
+    model = new_model(settings, targets)
+    key = Key("training", VERSION, asdict(settings), inputs)
+    history = fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
     return model, history
 
 
-def make_step(targets: dict[str, Targets], settings: Settings, device: torch.device) -> Callable:
-    """`Trainer`'s step: the weighted terms of the loss for a batch, against the targets of its split."""
-    importance = settings.importance()
+def fit(
+    model: nn.Module, loss: Callable, dataset: Dataset, graph: TemplateGraph, folder: str | Path, settings: Settings,
+    key: Key, *, device: torch.device, callbacks: Callbacks = (),
+) -> pd.DataFrame:  # fmt: skip
+    """Trains any network on a dataset's views by loss(outputs, batch, split, progress) -> {name: term}; writes what
+    `train` does, and returns the history."""
+    views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
+    model = synchronised(model.to(device, memory_format=torch.channels_last))
 
-    def step(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def batches(split: str, epoch: int) -> Batches:
+        return Batches(views[split], settings, device, epoch if split == "train" else None)
+
+    def step(network: nn.Module, batch: Batch) -> Batch:
         with autocast(device):
             out = network(batch["image"].contiguous(memory_format=torch.channels_last))
-        terms = image2mesh_loss(out, batch, targets["train" if network.training else "val"])
-        return {name: importance[name] * term for name, term in terms.items()}
+        return loss(out, batch, "train" if network.training else "val", trainer.progress)
 
-    return step
+    folder, n_views = Path(folder), len(views["train"])
+    trainer = Trainer(model, step, batches, settings.schedule, folder / "training", key, callbacks, n_views)
+    history = trainer.run()
+    if share().rank == 0:
+        write_halves(folder / "model.safetensors", model)
+        names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
+        write_description(folder, key, settings, graph, {s: names[s] for s in graph.synsets})
+        save_parquet(folder / "history.parquet", history)
+    return history
+
+
+def weighted_loss(targets: dict[str, Targets], settings: Settings) -> Callable:
+    """`fit`'s loss: the terms of `image2mesh_loss` against the targets of each split, times their importance."""
+    importance = settings.importance()
+
+    def loss(out: Batch, batch: Batch, split: str, _progress: float) -> Batch:
+        return {name: importance[name] * term for name, term in image2mesh_loss(out, batch, targets[split]).items()}
+
+    return loss
 
 
 def new_model(settings: Settings, targets: Targets) -> Image2Mesh:
@@ -91,17 +98,12 @@ def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Se
     Raises:
         FileNotFoundError: the run has no model. StaleError: it was trained with another template graph.
     """
-    content, settings = read_description(folder, graph)
-    model = Image2Mesh(replace(settings, weights=None), content["n_templates"], content["n_edges"])
+    settings = read_description(folder, graph)[1]
+    n_edges = max(len(t.neighbours) for t in graph.templates)
+    model = Image2Mesh(replace(settings, weights=None), len(graph.templates), n_edges)
     return read_halves(Path(folder) / "model.safetensors", model), settings
 
 
 def categories_of(folder: str | Path) -> dict[str, str]:
     """{synset: name} of the categories that a run's network knows."""
     return read_description(folder)[0]["categories"]
-
-
-def _digest(x):  # TEMPORARY: until the digests of the other rooms are there
-    if isinstance(x, dict) and hasattr(fits_module, "digest_of_fits"):
-        return fits_module.digest_of_fits(x)
-    return getattr(x, "digest", "unknown")

@@ -22,11 +22,12 @@ from i2m_lib.artefacts import Key, keep, key_file
 from i2m_lib.files import save_json, save_parquet
 
 from .checkpoints import read_state, write_state, write_tensors
-from .distributed import parallel, share, total, wait_for_all
+from .device import parallel, share, total, wait_for_all
 
 log = logging.getLogger(__name__)
-Batch = dict[str, Tensor]
-SAVE_SECONDS = 60.0
+Batch = dict[str, Tensor]  # or outputs of a network, or terms of a loss
+Step = Callable[[nn.Module, Batch], Batch]
+Callbacks = Iterable[Callable[["Trainer"], None]]
 
 
 @dataclass(frozen=True)
@@ -83,35 +84,26 @@ def length(batch: Batch) -> int:
 
 
 class Trainer:
-    """Trains `model` by `step(model, batch) -> {name: loss term}`, whose sum is minimised.
+    """Trains `model` by `step(model, batch) -> {name: loss term}`, whose sum is minimised. `run` leaves the weights that
+    are best on validation in it; without validation, the last ones.
 
     Args:
         batches: batches(split, epoch) -> a sequence of batches, already on the device; "train" varies by epoch, "val"
             may be empty. Under torchrun each process is given its share of every batch.
         folder: receives checkpoint.json, the tensors it names, history.parquet and key.json.
-        key: of everything that determines the result. A checkpoint in `folder` with the same key is continued or, if
-            finished, loaded; a training with another key is deleted and made anew.
+        key: of everything that determines the result. A training in `folder` with the same key is continued or, if
+            finished, loaded; one with another key is deleted and made anew.
         callbacks: each is called with the trainer after every step and every epoch; `position` is 0 after an epoch.
         n_views: number of different views in the training split, for `Budget`.
         save_seconds: time between checkpoints within an epoch; each epoch ends with one.
-
-    After `run` the model has the weights that are best on validation; without validation, the last ones.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        step: Callable[[nn.Module, Batch], dict[str, Tensor]],
-        batches: Callable[[str, int], Sequence[Batch]],
-        schedule: Schedule,
-        folder: str | Path,
-        key: Key,
-        callbacks: Iterable[Callable[["Trainer"], None]] = (),
-        n_views: int = 0,
-        save_seconds: float = SAVE_SECONDS,
-    ):
-        self.model, self.step, self.batches, self.schedule = model, step, batches, schedule
-        self.folder, self.key, self.callbacks = Path(folder), key, list(callbacks)
+        self, model: nn.Module, step: Step, batches: Callable[[str, int], Sequence[Batch]], schedule: Schedule,
+        folder: str | Path, key: Key, callbacks: Callbacks = (), n_views: int = 0, save_seconds: float = 60.0,
+    ):  # fmt: skip
+        self.model, self.step, self.batches, self.schedule, self.key = model, step, batches, schedule, key
+        self.folder, self.callbacks = Path(folder), list(callbacks)
         self.n_views, self.save_seconds = n_views, save_seconds
         decayed, plain = ([p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False))
         groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -128,6 +120,7 @@ class Trainer:
 
     @property
     def best_file(self) -> Path:
+        """The best weights on validation so far."""
         return self.folder / f"best_{self.best['epoch']}.safetensors"
 
     @property
@@ -211,6 +204,7 @@ class Trainer:
         return dict(zip([name for name in sums if name != "n"], (v / n for v in values), strict=True))
 
     def check(self, loss: float) -> None:
+        """Raises FloatingPointError if the loss is not finite."""
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is no longer finite: lower the learning rate ({self.schedule.lr}).")
 
@@ -225,9 +219,8 @@ class Trainer:
                 write_tensors(self.best_file, self.model.state_dict())
         self.save()
         if share().rank == 0:
-            losses = [f"{split} {row[f'{split}_loss']:.4f}" for split in ("train", "val") if f"{split}_loss" in row]
-            text = ", ".join([*losses, f"{row['seconds']:.0f} s"])
-            log.info("epoch %d/%d: %s", row["epoch"], self.schedule.epochs, text)
+            losses = "".join(f"{s} {row[f'{s}_loss']:.4f}, " for s in ("train", "val") if f"{s}_loss" in row)
+            log.info("epoch %d/%d: %s%.0f s", row["epoch"], self.schedule.epochs, losses, row["seconds"])
 
     def save(self) -> None:
         """Writes model, optimiser and position. The json is written last: tensors that it does not name are ignored."""

@@ -6,7 +6,6 @@
 The official code does not divide, and ignores scale and centre; here meshes are compared where they lie.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from i2m_lib.dataset.render import Renderer
 from i2m_lib.files import save_npz
 from i2m_lib.geometry.cameras import Camera
 from i2m_lib.geometry.surfaces import normalise
-from i2m_lib.graph.template_graph import Template, TemplateGraph
+from i2m_lib.graph.template_graph import Template, TemplateGraph, digest_of
 
 VERSION = 1  # Raise it when results change.
 VARIANCE = 1e-3  # of each free lattice coordinate, in canonical units
@@ -49,10 +48,7 @@ class Samples:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for equal arrays."""
-        content = hashlib.sha256()
-        for array in (self.images, self.c, self.d, self.a):
-            content.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-        return content.hexdigest()[:16]
+        return digest_of(self.images, self.c, self.d, self.a)
 
 
 def generate(graph: TemplateGraph, folder: str | Path, *, n: int, seed: int, workers: int = -1) -> dict[str, Samples]:
@@ -63,7 +59,7 @@ def generate(graph: TemplateGraph, folder: str | Path, *, n: int, seed: int, wor
         todo = [delayed(_write)(path, graph.of(s), n, seed) for s, path in paths.items() if not path.is_file()]
         Parallel(n_jobs=workers)(todo)
 
-    keep(folder, Key("samples", VERSION, {"n": n, "seed": seed, "azimuths": AZIMUTHS}, {"graph": getattr(graph, "digest", "unknown")}), make)
+    keep(folder, Key("samples", VERSION, {"n": n, "seed": seed, "azimuths": AZIMUTHS}, {"graph": graph.digest}), make)
     return {synset: Samples(**np.load(path, allow_pickle=False)) for synset, path in paths.items()}
 
 

@@ -7,7 +7,7 @@ augmentation, backbone, budget and trainer are those of our network. The authors
 Here one network serves all, and the category is given: gamma are probabilities of that category's templates.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,15 +22,14 @@ from i2m_lib.geometry.batched_nearest import squared_chamfer
 from i2m_lib.geometry.ffd import Lattice
 from i2m_lib.geometry.surfaces import Surface
 from i2m_lib.graph.template_graph import TemplateGraph
-from i2m_lib.learning.batches import ViewDataset, batches_of
-from i2m_lib.learning.checkpoints import read_halves, write_halves
-from i2m_lib.learning.device import autocast
+from i2m_lib.learning.checkpoints import read_halves
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Encoder
-from i2m_lib.learning.settings import Settings, read_description, write_description
+from i2m_lib.learning.settings import Settings, read_description
 from i2m_lib.learning.targets import unit_diagonal
 from i2m_lib.learning.train import VERSION as LEARNING_VERSION
-from i2m_lib.learning.trainer import Budget, Trainer
+from i2m_lib.learning.train import fit
+from i2m_lib.learning.trainer import Batch, Budget, Callbacks
 
 VERSION = 1  # Raise it when results change.
 N_CONTROL = 64
@@ -68,23 +67,20 @@ class Surfaces:
     slots: Tensor
 
     @classmethod
-    def of(cls, dataset: Dataset, graph: TemplateGraph, model_ids: list[str], device: torch.device) -> "Surfaces":
-        S = [dataset.mesh(t.model_id).S for t in graph.templates]
+    def of(cls, dataset: Dataset, graph: TemplateGraph, model_ids: Iterable[str], device: torch.device) -> "Surfaces":
         lattices = [Lattice.around(t.V) for t in graph.templates]
-        B = np.stack([lattice.basis(s) for lattice, s in zip(lattices, S, strict=True)])
-        meshes = [dataset.mesh(model_id) for model_id in model_ids]
-        synset = dataset.models.set_index("model_id").synset
+        bases = [b.basis(dataset.mesh(t.model_id).S) for b, t in zip(lattices, graph.templates, strict=True)]
+        meshes, synset = [dataset.mesh(m) for m in model_ids], dataset.models.set_index("model_id").synset
         of = {s: [i for i, t in enumerate(graph.templates) if t.synset == s] for s in graph.synsets}
         width = max(map(len, of.values()))
         slots = np.array([(of[synset[m]] + [-1] * width)[:width] for m in model_ids]).reshape(-1, width)
-        arrays = [B, np.stack([lattice.points for lattice in lattices]), np.stack([mesh.S for mesh in meshes])]
-        arrays.append(np.array([np.ptp(mesh.V, axis=0) for mesh in meshes]))
-        return cls(*(torch.from_numpy(x).float().to(device) for x in arrays), torch.from_numpy(slots).to(device))
+        extents = [np.ptp(mesh.V, axis=0) for mesh in meshes]
+        arrays = (bases, [lattice.points for lattice in lattices], [mesh.S for mesh in meshes], extents)
+        tensors = (torch.from_numpy(np.array(x)).float().to(device) for x in arrays)
+        return cls(*tensors, torch.from_numpy(slots).to(device))
 
 
-def learning_ffd_loss(
-    out: dict[str, Tensor], batch: dict[str, Tensor], surfaces: Surfaces, *, progress: float, n: int
-) -> dict[str, Tensor]:
+def learning_ffd_loss(out: Batch, batch: Batch, surfaces: Surfaces, *, progress: float, n: int) -> Batch:
     """Terms of the loss for a batch with model (b,) and stretch (b, 3), on n random samples of each surface, scaled to
     the published number; `progress` in [0, 1] of the run."""
     model, slots = batch["model"], surfaces.slots[batch["model"]]
@@ -106,36 +102,20 @@ def learning_ffd_loss(
 
 
 def train_learning_ffd(
-    dataset: Dataset,
-    graph: TemplateGraph,
-    folder: str | Path,
-    settings: Settings,
-    *,
-    device: torch.device,
-    n_points: int = 256,
-    callbacks: Iterable[Callable[[Trainer], None]] = (),
-) -> tuple[LearningFFD, pd.DataFrame]:
-    """Trains in `folder`, or goes on where a training of the same data and settings stopped; writes model.safetensors
-    and model.json there. Returns network and history."""
+    dataset: Dataset, graph: TemplateGraph, folder: str | Path, settings: Settings, *,
+    device: torch.device, n_points: int = 256, callbacks: Callbacks = (),
+) -> tuple[LearningFFD, pd.DataFrame]:  # fmt: skip
+    """Trains as `learning.train` does, and writes the same files. Returns network and history."""
     parameters = asdict(settings) | {"n_points": n_points, "learning": LEARNING_VERSION}
-    key = Key("learning_ffd", VERSION, parameters, {"dataset": getattr(dataset, "digest", "unknown"), "graph": getattr(graph, "digest", "unknown")})
-    views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
-    surfaces = {split: Surfaces.of(dataset, graph, v.model_ids, device) for split, v in views.items() if len(v)}
+    key = Key("learning_ffd", VERSION, parameters, {"dataset": dataset.digest, "graph": graph.digest})
+    surfaces = {s: Surfaces.of(dataset, graph, dataset.select(s).model_id, device) for s in ("train", "val")}
     torch.manual_seed(settings.seed)
-    model = LearningFFD(settings, len(graph.templates)).to(device, memory_format=torch.channels_last)
+    model = LearningFFD(settings, len(graph.templates))
 
-    def step(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        with autocast(device):
-            out = network(batch["image"].contiguous(memory_format=torch.channels_last))
-        split = "train" if network.training else "val"
-        return learning_ffd_loss(out, batch, surfaces[split], progress=trainer.progress, n=n_points)
+    def loss(out: Batch, batch: Batch, split: str, progress: float) -> Batch:
+        return learning_ffd_loss(out, batch, surfaces[split], progress=progress, n=n_points)
 
-    batches, n_views = batches_of(views, settings, device), len(views["train"])
-    trainer = Trainer(model, step, batches, settings.schedule, Path(folder) / "training", key, callbacks, n_views)
-    history = trainer.run()
-    write_halves(Path(folder) / "model.safetensors", model)
-    write_description(folder, key, settings, graph)
-    return model, history
+    return model, fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""The `paper` profile: for each category an autoencoder and, on its frozen code, a classifier and a regressor.
+"""The `paper` profile (METHOD, section 5): for each category an autoencoder and, on its frozen code, a classifier and a
+regressor.
 
 Architectures, losses and data are the paper's, but not the optimisation: its 3.5 million steps of SGD on single samples
 become epochs of batches under AdamW with warm-up and decay, which need no tuning for each network. The codes are
 computed once, since the autoencoder is frozen.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,36 +22,63 @@ from i2m_lib.geometry.surfaces import Surface
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.checkpoints import read_halves, write_halves
 from i2m_lib.learning.images import compose, crop_to_mask
-from i2m_lib.learning.trainer import Batch, Budget, Schedule, Trainer, seed_of
+from i2m_lib.learning.trainer import Batch, Budget, Callbacks, Schedule, Trainer, seed_of
 
 from .generator import Samples, combine, neighbour_slots
-from .paper_networks import SIZE, Autoencoder, Classifier, Regressor
 
 VERSION = 1  # Raise it when results change, also of `learning.images` or `learning.trainer`.
+SIZE, N_CODE, N_FREE = 220, 2048, 96
 ON = 0.45  # a weight above this is 1; the official code compares |a|, which switches strongly negative ones on
 LUMINANCE = (0.299, 0.587, 0.114)
 VAL_SHARE = 0.1  # of the training samples
+RATE, RATE_OF_HEADS, PATIENCE = 2e-3, 5e-4, 5  # learning rates of the autoencoder and of the other two; early stopping
 
 
 @dataclass(frozen=True)
 class PaperSettings:
-    """Epochs of autoencoder, classifier and regressor; views a step; highest learning rates of the autoencoder and
-    of the two heads; patience of early stopping."""
+    """Epochs of autoencoder, classifier and regressor; samples a step."""
 
     epochs: tuple[int, int, int]
     batch_size: int = 32
-    lr: float = 2e-3
-    lr_heads: float = 5e-4
-    patience: int = 5
     seed: int = 0
 
 
-class Networks(nn.Module):
-    """The three networks of one category."""
+class Autoencoder(nn.Module):
+    """Gray images (b, 1, 220, 220) in [-1, 1] to codes z (b, 2048) and back."""
+
+    def __init__(self):
+        super().__init__()
+        down = [nn.Conv2d(1, 8, 5, 3), nn.Conv2d(8, 16, 3, 3), nn.Conv2d(16, 32, 3, 3)]
+        up = [nn.ConvTranspose2d(32, 16, 3, 3), nn.ConvTranspose2d(16, 8, 3, 3)]
+        last = nn.ConvTranspose2d(8, 1, 5, 3, output_padding=2)
+        self.encoder = nn.Sequential(*(layer for conv in down for layer in (conv, nn.ReLU())))
+        self.decoder = nn.Sequential(*(layer for conv in up for layer in (conv, nn.ReLU())), last, nn.Tanh())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.decoder(self.encoder(image))
+
+
+class Regressor(nn.Module):
+    """Codes (b, 2048) and the template c (b,) to d (b, 32, 3) and weights a (b, T). The official regressor has to guess
+    c; here c is an input."""
 
     def __init__(self, n_templates: int):
         super().__init__()
-        self.autoencoder, self.classifier = Autoencoder(), Classifier(n_templates)
+        self.n_templates, n_in = n_templates, N_CODE + n_templates
+        self.layers = nn.Sequential(nn.Linear(n_in, 1500), nn.ReLU(), nn.Linear(1500, N_FREE + n_templates))
+
+    def forward(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.layers(torch.cat([z, one_hot(c, self.n_templates).to(z.dtype)], 1))
+        return out[:, :N_FREE].view(-1, 32, 3), out[:, N_FREE:]
+
+
+class Networks(nn.Module):
+    """The three networks of one category; the classifier takes codes (b, 2048) to template logits (b, T)."""
+
+    def __init__(self, n_templates: int):
+        super().__init__()
+        self.autoencoder = Autoencoder()
+        self.classifier = nn.Sequential(nn.Linear(N_CODE, 1050), nn.ReLU(), nn.Linear(1050, n_templates))
         self.regressor = Regressor(n_templates)
 
 
@@ -67,8 +95,8 @@ def gray_of_samples(images: np.ndarray) -> Tensor:
 
 
 class Shuffled:
-    """Batches of rows of tensors {name: (n, ...)}: shuffled by (seed, epoch), or in order if epoch is None; `image`
-    is prepared by the batch."""
+    """Batches of rows of tensors {name: (n, ...)}: shuffled by (seed, epoch), or in order if epoch is None; arrays of
+    images are prepared by the batch."""
 
     def __init__(self, tensors: dict, rows: Tensor, batch_size: int, seed: int, epoch: int | None):
         if epoch is not None:
@@ -80,8 +108,7 @@ class Shuffled:
 
     def __getitem__(self, i: int) -> Batch:
         rows = self.rows[i]
-        batch = {k: x[rows.numpy() if isinstance(x, np.ndarray) else rows] for k, x in self.tensors.items()}
-        return batch | ({"image": gray_of_samples(batch["image"])} if "image" in batch else {})
+        return {k: x[rows] if torch.is_tensor(x) else gray_of_samples(x[rows.numpy()]) for k, x in self.tensors.items()}
 
 
 def reconstruct_image(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -95,46 +122,42 @@ def choose_template(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 def regress(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
     d, a = network(batch["z"], batch["c"])
-    n, T = d.shape[1] * 3, a.shape[1]
     error = (d - batch["d"]).square().sum((1, 2)) + (a - batch["a"]).square().sum(1)
-    return {"parameters": (error / (n + T)).mean()}
+    return {"parameters": (error / (N_FREE + a.shape[1])).mean()}
 
 
 def train_paper(
-    samples: dict[str, Samples],
-    graph: TemplateGraph,
-    folder: str | Path,
-    settings: PaperSettings,
-    callbacks: Iterable[Callable[[Trainer], None]] = (),
-) -> None:
+    samples: dict[str, Samples], graph: TemplateGraph, folder: str | Path, settings: PaperSettings,
+    callbacks: Callbacks = (),
+) -> None:  # fmt: skip
     """Trains the networks of each category on its training samples, or goes on where a training of the same samples and
     settings stopped; writes `folder`/<synset>/networks.safetensors."""
     for synset in graph.synsets:
-        here, inputs = Path(folder) / synset, {"samples": samples[synset].digest, "graph": getattr(graph, "digest", "unknown")}
+        here, inputs = Path(folder) / synset, {"samples": samples[synset].digest, "graph": graph.digest}
         key = Key("paper", VERSION, asdict(settings), inputs)
         make = partial(_train_category, samples[synset], here, settings, key, callbacks)
         keep(here / "networks.safetensors", key, make)
 
 
-def _train_category(samples: Samples, folder: Path, settings: PaperSettings, key: Key, callbacks: Iterable) -> None:
+def _train_category(samples: Samples, folder: Path, settings: PaperSettings, key: Key, callbacks: Callbacks) -> None:
     torch.manual_seed(settings.seed)
     networks = Networks(samples.a.shape[1])
     n_val = max(1, int(VAL_SHARE * samples.n_train))
-    rows = torch.arange(samples.n_train).split([samples.n_train - n_val, n_val])
+    train, val = torch.arange(samples.n_train).split([samples.n_train - n_val, n_val])
 
     def fit(name: str, step: Callable, tensors: dict, epochs: int, lr: float, n_views: int = 0) -> None:
         def batches(split: str, epoch: int) -> Shuffled:
-            chosen, epoch = (rows[0], epoch) if split == "train" else (rows[1], None)
-            return Shuffled(tensors, chosen, settings.batch_size, settings.seed, epoch)
+            rows, epoch = (train, epoch) if split == "train" else (val, None)
+            return Shuffled(tensors, rows, settings.batch_size, settings.seed, epoch)
 
-        schedule = Schedule(epochs, lr, weight_decay=1e-5, patience=settings.patience, seed=settings.seed)
-        Trainer(getattr(networks, name), step, batches, schedule, folder / name, key, callbacks, n_views=n_views).run()
+        schedule = Schedule(epochs, lr, weight_decay=1e-5, patience=PATIENCE, seed=settings.seed)
+        Trainer(getattr(networks, name), step, batches, schedule, folder / name, key, callbacks, n_views).run()
 
-    fit("autoencoder", reconstruct_image, {"image": samples.images}, settings.epochs[0], settings.lr, len(rows[0]))
+    fit("autoencoder", reconstruct_image, {"image": samples.images}, settings.epochs[0], RATE, len(train))
     z = codes(networks.autoencoder, samples.images[: samples.n_train])
     targets = {name: torch.from_numpy(getattr(samples, name))[: samples.n_train] for name in "cda"} | {"z": z}
-    fit("classifier", choose_template, targets, settings.epochs[1], settings.lr_heads)  # on codes of the same views
-    fit("regressor", regress, targets, settings.epochs[2], settings.lr_heads)
+    fit("classifier", choose_template, targets, settings.epochs[1], RATE_OF_HEADS)  # on codes of the same views
+    fit("regressor", regress, targets, settings.epochs[2], RATE_OF_HEADS)
     write_halves(folder / "networks.safetensors", networks)
 
 
@@ -142,7 +165,7 @@ def _train_category(samples: Samples, folder: Path, settings: PaperSettings, key
 def codes(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
     """Frozen codes z (n, 2048) of images (n, s, s, 2)."""
     parts = np.split(images, range(batch_size, len(images), batch_size))
-    return torch.cat([autoencoder.eval().code(gray_of_samples(part)) for part in parts]).clone()
+    return torch.cat([autoencoder.eval().encoder(gray_of_samples(part)).flatten(1) for part in parts]).clone()
 
 
 @dataclass(frozen=True)
@@ -163,10 +186,8 @@ class PaperMethod:
             path = folder / synset / "networks.safetensors"
             key = read_key(path)
             if key is None:
-                raise FileNotFoundError(
-                    f"{path} is missing or unfinished: train the paper profile in 03_training first."
-                )
-            if key.inputs["graph"] != getattr(graph, "digest", "unknown"):
+                raise FileNotFoundError(f"{path} is missing or unfinished: train the paper profile in 03_training.")
+            if key.inputs["graph"] != graph.digest:
                 raise StaleError(f"{path} was trained with another template graph: run 03_training again.")
             networks[synset] = read_halves(path, Networks(len(graph.of(synset))))
         return cls(graph, networks, Budget.of(folder))
@@ -183,7 +204,7 @@ class PaperMethod:
 
     def _answer(self, image: Tensor, synset: str) -> Surface:
         networks, templates = self.networks[synset], self.graph.of(synset)
-        z = networks.autoencoder.code(image)
+        z = networks.autoencoder.encoder(image).flatten(1)
         c = networks.classifier(z).argmax(1)
         d, a = (x[0].double().numpy() for x in networks.regressor(z, c))
         a = (a[neighbour_slots(templates)[int(c)]] > ON).astype(float)

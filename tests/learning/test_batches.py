@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from i2m_lib.learning import distributed
-from i2m_lib.learning.batches import Batches, ViewDataset, balanced, batches_of
+from i2m_lib.learning import device
+from i2m_lib.learning.batches import Batches, ViewDataset, balanced
 from i2m_lib.learning.settings import Settings
 
 DTYPES = {"image": torch.uint8, "model": torch.int64}
@@ -52,7 +52,7 @@ def test_shares_of_processes_make_up_the_batch(tiny_run, monkeypatch, epoch):
     whole = batches(tiny_run.views, epoch)[1]
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("i2m_lib.learning.batches.share", lambda rank=rank: distributed.Share(rank, 2))
+        monkeypatch.setattr("i2m_lib.learning.batches.share", lambda rank=rank: device.Share(rank, 2))
         parts.append(batches(tiny_run.views, epoch)[1])
     for name, value in whole.items():
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), value)
@@ -71,10 +71,3 @@ def test_categories_are_drawn_equally_often(tiny_run):
     weight = balanced(tiny_run.views)
     shares = [float(weight[torch.tensor((synsets == s).to_numpy())[tiny_run.views.model]].sum()) for s in set(synsets)]
     assert shares == pytest.approx([1.0] * len(shares))
-
-
-def test_only_training_batches_are_augmented(tiny_run):
-    settings = Settings(1, 4, 1e-3, size=32)
-    made = batches_of({"train": tiny_run.views, "val": tiny_run.views}, settings, torch.device("cpu"))
-    assert torch.equal(made("train", 3)[1]["image"], batches(tiny_run.views, 3)[1]["image"])
-    assert torch.equal(made("val", 3)[1]["image"], batches(tiny_run.views, None)[1]["image"])

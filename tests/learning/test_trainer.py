@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from i2m_lib.artefacts import Key, StaleError, device, read_key
-from i2m_lib.learning.distributed import Share, process_group, share
+from i2m_lib.learning.device import Share, process_group, share
 from i2m_lib.learning.trainer import Budget, Schedule, Trainer, seed_of
 
 SCHEDULE = Schedule(epochs=4, lr=0.02)

@@ -11,18 +11,26 @@ from i2m_lib.dataset.dataset import Views, chunks
 from i2m_lib.geometry.surfaces import sample_surface
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.published.generator import VARIANCE, combine, draw, generate, gray_and_mask, neighbour_slots
-from i2m_lib.published.paper import PaperMethod, PaperSettings, gray, gray_of_samples, train_paper
-from i2m_lib.published.paper_networks import SIZE, Autoencoder, Classifier, Regressor
+from i2m_lib.published.paper import (
+    SIZE,
+    Networks,
+    PaperMethod,
+    PaperSettings,
+    codes,
+    gray,
+    gray_of_samples,
+    train_paper,
+)
 
 
+@torch.no_grad()
 def test_the_networks_have_the_published_shapes():
-    image = torch.zeros(2, 1, SIZE, SIZE)
-    autoencoder = Autoencoder()
-    assert autoencoder(image).shape == image.shape
-    z = autoencoder.code(image)
+    networks, image = Networks(30), torch.zeros(2, 1, SIZE, SIZE)
+    assert networks.autoencoder(image).shape == image.shape
+    z = codes(networks.autoencoder, np.zeros((2, 48, 48, 2), np.uint8))
     assert z.shape == (2, 2048)
-    assert Classifier(30)(z).shape == (2, 30)
-    d, a = Regressor(30)(z, torch.tensor([0, 29]))
+    assert networks.classifier(z).shape == (2, 30)
+    d, a = networks.regressor(z, torch.tensor([0, 29]))
     assert d.shape == (2, 32, 3)
     assert a.shape == (2, 30)
     assert not torch.equal(d[0], d[1])  # it knows the template
