@@ -1,20 +1,19 @@
-"""Pinhole cameras around the canonical frame, and the silhouettes that they see. Needs numpy alone."""
+"""Pinhole cameras around the canonical frame. Needs numpy alone."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-SPHERE_RADIUS = 0.5  # holds every shape of diagonal 1
 OVERSAMPLING = 2  # a pixel is in a mask if at least half of its 2 x 2 places are covered
+RADIUS = 0.5  # of the ball that holds every shape of diagonal 1
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. `azimuth` and `elevation` in degrees: azimuth 0 sees the front (-Z), +Y is
-    up. The origin lies `distance` ahead, and `right` and `down` of the camera's axis: these are 0
-    where it looks at the origin. All in canonical units, except `focal` in image widths:
-    u = 0.5 + focal * x / z."""
+    """A pinhole camera. `azimuth` and `elevation` in degrees: azimuth 0 sees the front (-Z), +Y is up. The origin lies
+    `distance` ahead, and `right` and `down` of the camera's axis: these are 0 where it looks at the origin. All in
+    canonical units, except `focal` in image widths: u = 0.5 + focal * x / z."""
 
     azimuth: float
     elevation: float
@@ -30,7 +29,7 @@ class Camera:
 
     @property
     def rotation(self) -> np.ndarray:
-        """(3,3) world to camera; its rows are the camera's right, down and forward."""
+        """(3, 3) world to camera; its rows are the camera's right, down and forward."""
         a, e = np.radians([self.azimuth, self.elevation])
         right = [-np.cos(a), 0.0, -np.sin(a)]
         down = [np.sin(e) * np.sin(a), -np.cos(e), -np.sin(e) * np.cos(a)]
@@ -49,8 +48,8 @@ class Camera:
         return self.target - self.distance * self.rotation[2]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points (...,3) -> image coordinates (...,2), u right and v down, in [0,1] inside
-        the frame. Points must lie in front of the camera."""
+        """World points (..., 3), in front of the camera -> image coordinates (..., 2), u right and v down, in [0, 1]
+        inside the frame."""
         x = points @ self.rotation.T + [self.right, self.down, self.distance]
         return 0.5 + self.focal * x[..., :2] / x[..., 2:]
 
@@ -58,42 +57,30 @@ class Camera:
 def sample_cameras(
     n: int,
     rng: np.random.Generator,
+    V: np.ndarray,
     *,
-    V: np.ndarray | None = None,
     azimuth: tuple[float, float] = (0.0, 360.0),
     elevation: tuple[float, float] = (-5.0, 40.0),
     distance: tuple[float, float] = (1.6, 2.4),
     fill: tuple[float, float] = (0.75, 0.95),
     focal: tuple[float, float] | None = None,
 ) -> list[Camera]:
-    """n cameras with uniform angles (degrees) and distances. Without `focal`, the focal length is
-    such that the vertices V (n,3), by default the bounding sphere, reach `fill` of the way from the
-    image's centre to its border; with it, it is uniform, and `fill` is not used."""
+    """n cameras with uniform angles (degrees) and distances. The focal length is uniform in `focal` or, without that
+    range, such that vertices V (k, 3) reach a uniform `fill` of the way from the image's centre to its border."""
     draws = rng.uniform(*np.transpose([azimuth, elevation, distance, focal or fill]), size=(n, 4))
-    cameras = []
-    for a, e, d, f in draws.tolist():
-        if focal is None:
-            if V is None:
-                reach = SPHERE_RADIUS / np.sqrt(d**2 - SPHERE_RADIUS**2)
-            else:
-                reach = np.abs(Camera(a, e, d, focal=1.0).project(V) - 0.5).max()
-            f = float(0.5 * f / reach)
-        cameras.append(Camera(a, e, d, focal=f))
-    return cameras
+    cameras = [Camera(a, e, d, f) for a, e, d, f in draws.tolist()]
+    if focal:
+        return cameras
+    reach = [np.abs(replace(c, focal=1.0).project(V) - 0.5).max() for c in cameras]
+    return [replace(c, focal=float(0.5 * c.focal / r)) for c, r in zip(cameras, reach, strict=True)]
 
 
-def check_ranges(
-    azimuth: tuple[float, float],
-    elevation: tuple[float, float],
-    distance: tuple[float, float],
-    fill: tuple[float, float],
-    focal: tuple[float, float] | None,
-) -> None:
-    """Raises ValueError, with name and limits, for a range that `sample_cameras` cannot draw from."""
+def check_ranges(azimuth: tuple, elevation: tuple, distance: tuple, fill: tuple, focal: tuple | None) -> None:
+    """Raises ValueError, with name and limits, for a range (low, high) that `sample_cameras` cannot draw from."""
     limits = {
         "azimuth": (azimuth, -360, 360),
         "elevation": (elevation, -90, 90),
-        "distance": (distance, 1.01 * SPHERE_RADIUS, np.inf),  # outside the shape
+        "distance": (distance, 1.01 * RADIUS, np.inf),  # outside the shape
         "fill": (fill, 1e-3, 1),
         "focal": (focal or (1, 1), 1e-3, np.inf),
     }

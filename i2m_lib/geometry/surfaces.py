@@ -9,8 +9,8 @@ SMALLEST_AREA = 1e-12
 
 
 def normalise(V: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """V with bounding-box centre 0 and diagonal 1, the centre (3,) and the scale that were taken
-    away: input = output * scale + centre. Raises ValueError if all vertices are equal."""
+    """V with bounding-box centre 0 and diagonal 1, and the centre (3,) and the scale that were removed:
+    input = output * scale + centre. Raises ValueError if all vertices are equal."""
     low, high = V.min(0), V.max(0)
     scale = float(np.linalg.norm(high - low))
     if not scale > 0:
@@ -20,7 +20,7 @@ def normalise(V: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def cross_products(V: np.ndarray, F: np.ndarray) -> np.ndarray:
-    """(m,3) normals of the faces, as long as twice their areas."""
+    """(m, 3) normals of the faces, as long as twice their areas."""
     a, b, c = np.moveaxis(V[F], 1, 0)
     return np.cross(b - a, c - a)
 
@@ -33,32 +33,37 @@ def double_areas(V: np.ndarray, F: np.ndarray) -> np.ndarray:
 def barycentric_samples(
     V: np.ndarray, F: np.ndarray, n: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """n points uniform on the surface: the face (n,) of each and its barycentric weights (n,3).
-    Raises ValueError if the surface has no area."""
+    """n points uniform on the surface: the face (n,) of each and its barycentric weights (n, 3). Raises ValueError if
+    the surface has no area."""
     total = np.cumsum(double_areas(V, F))
     if not (len(total) and total[-1] > 0):
         raise ValueError("cannot sample a surface without area")
-    # side='right' never lands on a face without area.
+    # side='right' never selects a face without area.
     face = np.searchsorted(total, rng.random(n) * total[-1], side="right")
     root, t = np.sqrt(rng.random(n)), rng.random(n)
     return face, np.stack([1 - root, root * (1 - t), root * t], axis=1)
 
 
 def sample_surface(V: np.ndarray, F: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """n points (n,3) uniform on the surface and the index (n,) of the face of each.
-    Raises ValueError if the surface has no area."""
+    """n points (n, 3) uniform on the surface and the index (n,) of the face of each. Raises ValueError if the surface
+    has no area."""
     face, weights = barycentric_samples(V, F, n, rng)
     return np.einsum("nk,nkc->nc", weights, V[F[face]]), face
 
 
+def edge_keys(F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A whole number for each side of the faces (3m,), equal for equal edges: without direction, and with it."""
+    edges = F[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
+    width = edges.max() + 1
+    return edges.min(1) * width + edges.max(1), edges[:, 0] * width + edges[:, 1]
+
+
 def is_watertight(F: np.ndarray) -> bool:
     """Every edge belongs to exactly two faces."""
-    edges = np.sort(F[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    _, counts = np.unique(edges[:, 0] * (F.max() + 1) + edges[:, 1], return_counts=True)
-    return bool((counts == 2).all())
+    return bool((np.unique(edge_keys(F)[0], return_counts=True)[1] == 2).all())
 
 
-def used(V: np.ndarray, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def used(V: np.ndarray, F: np.ndarray) -> Surface:
     """The vertices, as float64, that faces name, and the faces: spare vertices are no part of a surface."""
     index, F = np.unique(F, return_inverse=True)
     return np.asarray(V, dtype=np.float64)[index], F.reshape(-1, 3)
@@ -87,19 +92,14 @@ def why_broken(V: np.ndarray, F: np.ndarray) -> str | None:
     if F.min() < 0 or F.max() >= len(V):
         return f"face indices run from {F.min()} to {F.max()}, but there are {len(V)} vertices"
     area = double_areas(V, F).sum() / 2
-    if area <= SMALLEST_AREA:
-        return f"its area is {area:.3g}, not above {SMALLEST_AREA:g}"
-    return None
+    return f"its area is {area:.3g}, not above {SMALLEST_AREA:g}" if area <= SMALLEST_AREA else None
 
 
 def why_not_solid(F: np.ndarray) -> str | None:
     """Why faces F (m, 3) bound no solid, as a clause, or None if each edge has two faces that run along it in
     opposite directions."""
-    edges = F[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
-    width = edges.max() + 1
-    key, counts = np.unique(edges.min(1) * width + edges.max(1), return_counts=True)
+    edge, directed = edge_keys(F)
+    key, counts = np.unique(edge, return_counts=True)
     if wrong := int((counts != 2).sum()):
         return f"{wrong} of {len(key)} edges do not have two faces"
-    if len(np.unique(edges[:, 0] * width + edges[:, 1])) < len(edges):
-        return "neighbouring faces turn different sides outwards"
-    return None
+    return "neighbouring faces turn different sides outwards" if len(np.unique(directed)) < len(directed) else None

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .spans import ranges, spans
-from .surfaces import Surface, cross_products, merged, why_not_solid
+from .surfaces import Surface, cross_products, edge_keys, merged, why_not_solid
 from .voxels import mask_iou
 
 POINTS_PER_STRIP = 700
@@ -37,40 +37,30 @@ def as_solid(V: np.ndarray, F: np.ndarray) -> Surface | None:
         V, F = merged(V, F)
         if not len(F) or why_not_solid(F):
             return None
-    part = _parts(F)
-    corners = np.moveaxis((V - V.mean(0))[F], 1, 0)
-    volume = np.bincount(part, (corners[0] * np.cross(corners[1], corners[2])).sum(1))
-    side = np.where(volume < 0, -1, 1)
-    if (side == side[0]).all():
-        return V, F
-    order = np.argsort(-np.abs(volume), kind="stable")
-    around, turned = _containers(V, F, part, order), np.ones_like(side)
-    for i in order:
-        turned[i] = side[i] if around[i] < 0 else turned[around[i]]
-    # Exchanging two corners, not reversing all three, changes the sign of every product below and no digit.
-    return V, np.where(turned[part, None] < 0, F[:, [0, 2, 1]], F)
+    a, b = (np.argsort(edge_keys(F)[0]) // 3).reshape(-1, 2).T  # each edge has two faces
+    _, part = connected_components(coo_array((np.ones(len(a)), (a, b)), (len(F), len(F))), directed=False)
+    volume = np.bincount(part, np.linalg.det((V - V.mean(0))[F]))
+    if (volume < 0).any() and (volume > 0).any():
+        # Exchanging two corners, not reversing all three, changes signs in `winding` but no digit.
+        F = np.where(_turned(V, F, part, volume)[part, None], F[:, [0, 2, 1]], F)
+    return V, F
 
 
-def _parts(F: np.ndarray) -> np.ndarray:
-    """(m,) the number of the connected part of each face of a solid; parts are connected by edges."""
-    edges = np.sort(F[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    a, b = (np.lexsort(edges.T) // 3).reshape(-1, 2).T  # each edge has two faces
-    return connected_components(coo_array((np.ones(len(a)), (a, b)), (len(F), len(F))), directed=False)[1]
-
-
-def _containers(V: np.ndarray, F: np.ndarray, part: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The smallest part that each part lies inside of, -1 where there is none; `order` is from large to small."""
-    vertices = [V[np.unique(F[part == i])] for i in range(len(order))]
+def _turned(V: np.ndarray, F: np.ndarray, part: np.ndarray, volume: np.ndarray) -> np.ndarray:
+    """Which parts of signed `volume` (p,) are to be turned: as the smallest part around them, if there is one."""
+    vertices = [V[np.unique(F[part == i])] for i in range(len(volume))]
     low, high = (np.array([f(X, axis=0) for X in vertices]) for f in (np.min, np.max))
-    found = np.full(len(order), -1)
-    for k, outer in enumerate(order):
+    order, around, turned = np.argsort(-np.abs(volume)), np.full(len(volume), -1), volume < 0
+    for k, outer in enumerate(order):  # from large to small, so that the smallest part around another comes last
+        if around[outer] >= 0:
+            turned[outer] = turned[around[outer]]
         rest = order[k + 1 :]
         rest = rest[((low[rest] >= low[outer]) & (high[rest] <= high[outer])).all(1)]
         if len(rest):
             w = winding(V, F[part == outer], np.concatenate([vertices[i] for i in rest]))
             outside = np.repeat(rest, [len(vertices[i]) for i in rest])[w == 0]
-            found[np.setdiff1d(rest, outside)] = outer
-    return found
+            around[np.setdiff1d(rest, outside)] = outer
+    return turned
 
 
 def winding(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> np.ndarray:
