@@ -1,13 +1,13 @@
 """From a corpus to a dataset on disk: parallel, resumable, the same for any number of workers.
 
-<out>/key.json                            what it was built of: recipe, choice of models, contents of their files
-<out>/sources.parquet                     the fingerprint of each model's files
-<out>/meshes/<synset>/<model_id>.npz      V, F, C, surface samples S and their normals N
-<out>/parts/<synset>/<model_id>.*         views and, written last, row of a finished model, until all are finished
-<out>/views.npy, views.parquet            all images; a row for each
-<out>/cost.parquet                        seconds for each model
-<out>/near_duplicates.parquet             pairs across splits and how near they are
-<out>/models.parquet                      a row for each model; written last
+<out>/key.json                          what it was built of: recipe, choice of models, contents of their files
+<out>/sources.parquet                   the fingerprint of each model's files
+<out>/meshes/<synset>/<model_id>.npz    V, F, C, surface samples S and their normals N
+<out>/parts/<synset>/<model_id>.*       views and, written last, row of a finished model, until all are finished
+<out>/views.npy, views.parquet          all images; a row for each
+<out>/cost.parquet                      seconds for each model
+<out>/near_duplicates.parquet           pairs across splits and how near they are
+<out>/models.parquet                    a row for each model; written last
 
 Meshes, views and tables but cost.parquet are the same byte for byte in each build of one key.
 """
@@ -41,12 +41,12 @@ from .source import CorpusError, ModelSource
 VERSION = 1  # Raise it when results change.
 CHUNK = 8  # models that share one renderer
 _ONE_AT_A_TIME = threading.Lock()  # VTK is not thread-safe; Dask workers are multi-threaded
+# Words first, then numbers, which quarantined models lack.
 WORDS = "synset category model_id split source layout status reason near_duplicate_of sha256"
 COUNTS = (
     "vertices faces source_faces nan_vertices nan_faces merged_vertices unreferenced_vertices degenerate_faces "
     "duplicate_faces simplified_faces flat_axes missing_materials missing_textures broken_textures"
 )
-# Words first, then numbers, which quarantined models lack.
 MODEL_COLUMNS = dict.fromkeys(WORDS.split(), "string") | {f"n_{name}": "Int64" for name in COUNTS.split()}
 MODEL_COLUMNS |= {"watertight": "boolean", "scale": "Float64", "centre": "object"}
 
@@ -73,20 +73,18 @@ def build_dataset(
     recipe, out = Recipe(**recipe), Path(out).absolute()
     corpus = Corpus.open(Path(corpus_root).absolute(), split_seed=recipe.seed, splits=splits)
     sources = corpus.choose(categories, max_models, seed=recipe.seed)
-    record = out / "sources.parquet"
-    recorded = read_fingerprints(record)
+    recorded = read_fingerprints(out / "sources.parquet")
     found = fingerprints(sources, recipe.renderings, recorded)
     key = _key(corpus, sources, found, recipe, max_models)
     run = partial(run_chunks, workers=workers, scheduler=scheduler, progress=progress)
+    make = partial(_make, corpus, sources, found, out, recipe, run)
     with writing(out):
         try:
-            make = partial(_make, corpus, sources, found, out, recipe, run)
-            made = keep(out, key, make, refuse=True, continues=("corpus",))
+            if not keep(out, key, make, refuse=True, continues=("corpus",)) and found != recorded:  # touched or moved
+                save_fingerprints(out / "sources.parquet", found)
         except StaleError as error:
             models = changed(recorded, found) if recorded else []
             raise StaleError(f"{error} Changed: {_listed(models)}." if models else str(error)) from None
-        if not made and found != recorded:  # files were touched or moved
-            save_fingerprints(record, found)
     return Dataset.open(out)
 
 
@@ -110,8 +108,9 @@ def _key(
 def _make(
     corpus: Corpus, sources: list[ModelSource], found: Fingerprints, out: Path, recipe: Recipe, run: Callable
 ) -> None:
-    """Builds what `out` lacks of a dataset, or has of files that have changed since."""
-    _forget(out, set(changed(read_fingerprints(out / "sources.parquet"), found)), found)
+    """Builds what `out` lacks of a dataset, or holds of files that have changed since."""
+    if models := changed(read_fingerprints(out / "sources.parquet"), found):
+        _forget(out, models, found)
     save_fingerprints(out / "sources.parquet", found)
     if not (out / "models.parquet").is_file():
         remove_leftovers(out)
@@ -126,14 +125,14 @@ def _make(
     shutil.rmtree(out / "parts", ignore_errors=True)
 
 
-def _forget(out: Path, models: set[str], found: Fingerprints) -> None:
+def _forget(out: Path, models: list[str], found: Fingerprints) -> None:
     """Removes what was made of `models`, and of those whose views are packed already: packing begins again."""
-    for name in ("models.parquet", "views.npy", ".views.npy") if models else ():
+    for name in ("models.parquet", "views.npy", ".views.npy"):
         (out / name).unlink(missing_ok=True)
-    for name in models | found.keys() if models else ():
-        if name in models or not (out / f"parts/{name}.rgba").is_file():
-            (out / f"parts/{name}.json").unlink(missing_ok=True)
-            (out / f"meshes/{name}.npz").unlink(missing_ok=True)
+    packed = [name for name in found if not (out / f"parts/{name}.rgba").is_file()]
+    for name in [*models, *packed]:
+        (out / f"parts/{name}.json").unlink(missing_ok=True)
+        (out / f"meshes/{name}.npz").unlink(missing_ok=True)
 
 
 def _build_chunk(tasks: list[tuple[ModelSource, int]], owner: int | None, *, out: Path, recipe: Recipe) -> int:
@@ -168,15 +167,15 @@ def _row(source: ModelSource, status: str, reason: str | None = None) -> dict:
     return {"synset": source.synset, "model_id": source.model_id, "status": status, "reason": reason, **where}
 
 
-def _read_row(path: Path) -> dict:
-    row = json.loads(path.read_text())
-    # Arrays take a tenth of the memory of lists.
-    return row | {name: np.array(row[name]) for name in ("views", "descriptor") if name in row}
-
-
 def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe) -> None:
     """Joins the finished models into views.npy, views.parquet and, last, models.parquet."""
-    table = _models_table(corpus, [_read_row(out / f"parts/{source.name}.json") for source in sources])
+    rows = [json.loads((out / f"parts/{source.name}.json").read_text()) for source in sources]
+    synsets = {source.model_id: source.synset for source in sources}
+    for source in corpus.repeated:
+        if synset := synsets.get(source.model_id):
+            rows.append(_row(source, "quarantined", f"the same model is used under synset {synset}"))
+    table = pd.DataFrame(rows)
+    table = table.assign(category=table.synset.map(corpus.categories), split=table.model_id.map(corpus.splits))
     ok = table[table.status == "ok"]
     if ok.empty:
         raise CorpusError(f"{corpus.root} has no usable model; the first: {table.reason[0]}")
@@ -193,22 +192,10 @@ def _pack(corpus: Corpus, sources: list[ModelSource], out: Path, recipe: Recipe)
     views["view"] = views.groupby("model_id").cumcount()
     views[VIEW_COLUMNS] = np.concatenate(list(shown.views))
     save_parquet(out / "views.parquet", views.assign(index=range(len(views))))
-    cost = table[["synset", "model_id", "mesh_seconds", "view_seconds"]].head(len(sources))
-    save_parquet(out / "cost.parquet", cost)
+    seconds = ["mesh_seconds", "view_seconds"]
+    save_parquet(out / "cost.parquet", table[["synset", "model_id", *seconds]].head(len(sources)))
     remove_leftovers(out)
     save_parquet(out / "models.parquet", table[list(MODEL_COLUMNS)].astype(MODEL_COLUMNS))
-
-
-def _models_table(corpus: Corpus, rows: list[dict]) -> pd.DataFrame:
-    """A row for each model and for each that is repeated under another synset."""
-    synsets = {row["model_id"]: row["synset"] for row in rows}
-    rows = rows + [
-        _row(source, "quarantined", f"the same model is used under synset {synsets[source.model_id]}")
-        for source in corpus.repeated
-        if source.model_id in synsets
-    ]
-    table = pd.DataFrame(rows)
-    return table.assign(category=table.synset.map(corpus.categories), split=table.model_id.map(corpus.splits))
 
 
 def _near_duplicates(models: pd.DataFrame, out: Path) -> dict[str, str]:

@@ -5,12 +5,18 @@ import posixpath
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial import cKDTree
+
+from i2m_lib.geometry.nearest import Target, chamfer
+from i2m_lib.geometry.surfaces import sample_surface
 
 from .obj import MeshError, read_obj
 from .source import ModelSource
 from .textures import Skin, paint
 
 MERGE_TOLERANCE = 1e-6  # of the bounding-box diagonal
+PROBES = 20_000  # samples of a surface that is to be simplified
+TOLERANCE = 1.25  # of the Chamfer distance of two such sets
 DIAGONALS = (1e-30, 1e30)  # beyond them squares of coordinates leave the range of floats
 # ShapeNetCore v1 faces +X where v2 faces -Z; a quarter turn about +Y takes one to the other.
 V1_TO_CANONICAL = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
@@ -50,10 +56,9 @@ def load_mesh(source: ModelSource) -> RawMesh:
 
 
 def clean(raw: RawMesh) -> RawMesh:
-    """Removes what carries no surface: vertices that are NaN, infinite or equal to another within 1e-6 of the diagonal
-    (by place alone), faces that name a vertex twice, doubled faces (reversed ones too), unused vertices. Adds the
-    number of each, and of the axes along which the model is flat, to the facts. Faces without area but with three
-    vertices stay: they close T-junctions. Raises MeshError if no shape is left."""
+    """Removes, and counts in the facts, what carries no surface: vertices that are NaN, infinite, unused or within 1e-6
+    of the diagonal of another; faces that name a vertex twice or repeat a face, reversed or not. Faces without area but
+    with three vertices stay: they close T-junctions. Raises MeshError if no shape is left."""
     V, F = raw.V, raw.F
     finite = np.isfinite(V).all(1)
     whole = np.flatnonzero(finite[F].all(1))
@@ -106,3 +111,20 @@ def _merge(V: np.ndarray, F: np.ndarray, tolerance: float) -> tuple[np.ndarray, 
     key = (cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2]
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
     return V[first], inverse[F]
+
+
+def simplify(mesh: RawMesh, max_faces: int) -> RawMesh:
+    """At most `max_faces` faces by quadric edge collapse (Garland and Heckbert 1997), in the colours of the nearest
+    places on the old surface. Raises MeshError if the new surface is further from the old one than resampling would
+    be."""
+    from .render import pv  # Here, because only models with too many faces need VTK.
+
+    surface = pv.PolyData.from_regular_faces(mesh.V, mesh.F).decimate(1 - max_faces / len(mesh.F))
+    V, F, rng = np.asarray(surface.points, np.float64), surface.regular_faces.astype(np.int64), np.random.default_rng(0)
+    (points, face), (again, _) = (sample_surface(mesh.V, mesh.F, PROBES, rng) for _ in range(2))
+    floor = chamfer(again, old := Target.of(points))
+    if not 0 < len(F) <= max_faces or chamfer(sample_surface(V, F, PROBES, rng)[0], old) > TOLERANCE * floor:
+        raise MeshError(f"too many faces: {len(mesh.F)} cannot be simplified to {max_faces}; raise max_faces")
+    _, nearest = cKDTree(np.concatenate([points, mesh.V[mesh.F].mean(1)])).query(V[F].mean(1))
+    C = mesh.C[np.concatenate([face, np.arange(len(mesh.F))])[nearest]]
+    return RawMesh(V, F, C, facts=mesh.facts | {"n_simplified_faces": len(mesh.F) - len(F)})

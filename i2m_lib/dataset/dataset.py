@@ -32,8 +32,7 @@ class Mesh:
 class Dataset:
     """The tables of a built dataset. `manifest` has a row for each model of the corpus, `models` those with status
     'ok', `views` a row for each view; `index` there counts rows of `images`. Training models may have views in other
-    proportions (`STRETCH`), again of diagonal 1; `true_views` are the others. `removed` are synsets that were taken out
-    by `without`."""
+    proportions (`STRETCH`), again of diagonal 1; `true_views` are the others. `removed` lists synsets."""
 
     path: Path
     manifest: pd.DataFrame
@@ -65,7 +64,7 @@ class Dataset:
         views = self.true_views
         return views[views.model_id.isin(models.model_id) & (views.view < n)].reset_index(drop=True)
 
-    @cached_property
+    @property
     def parameters(self) -> dict:
         """What the dataset was built with."""
         return read_key(self.path).parameters
@@ -99,17 +98,14 @@ class Dataset:
         """Raises KeyError if the dataset has no such model or has it quarantined."""
         if model_id not in self._synsets:
             raise KeyError(f"{self.path} has no usable model {model_id}; see models.parquet.")
-        path = self.path / "meshes" / self._synsets[model_id] / f"{model_id}.npz"
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(self.path / f"meshes/{self._synsets[model_id]}/{model_id}.npz", allow_pickle=False) as arrays:
             V, S, N = (arrays[key].astype(np.float64) for key in "VSN")
             return Mesh(V, arrays["F"].astype(np.int64), arrays["C"], S, N)
 
     def select(self, split: str | None = None, synset: str | None = None) -> pd.DataFrame:
         """The rows of `models` of one split, of one synset, or of both."""
-        rows = self.models
-        rows = rows if split is None else rows[rows.split == split]
-        rows = rows if synset is None else rows[rows.synset == synset]
-        return rows.reset_index(drop=True)
+        rows = self.models if split is None else self.models[self.models.split == split]
+        return (rows if synset is None else rows[rows.synset == synset]).reset_index(drop=True)
 
     def without(self, synset: str) -> "Dataset":
         """The same without the models and views of one category."""

@@ -6,7 +6,6 @@ and CRCs alone: a corpus may be moved, copied or unpacked.
 """
 
 import hashlib
-import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,30 +16,25 @@ from i2m_lib.files import save_parquet
 
 from .source import CorpusError, ModelSource
 
-COLUMNS = ["synset", "model_id", "stamp", "content"]
-READ = re.compile(r".*\.(obj|mtl|txt|png|jpe?g|gif|bmp|tiff?|tga|dds|webp|p[gp]m)", re.IGNORECASE)
-
 # <synset>/<model_id> -> stamp, the digest of names, sizes and times ("" if a file cannot be read), and content.
 Fingerprints = dict[str, tuple[str, str]]
 
 
 def fingerprints(sources: Iterable[ModelSource], renderings: str | Path, recorded: Fingerprints) -> Fingerprints:
-    """Of each source, with its folder in `renderings` if they are given. The content is the recorded one where the
-    stamp is."""
+    """Of each source, with its folder in `renderings` if they are given; as `recorded` where the stamp is the same."""
     found = {}
     for source in sources:
-        files = [(*file, source) for file in source.files()]
+        places = [source]
         if renderings:
             entry = f"{source.model_id}/rendering/renderings.txt"
-            drawn = ModelSource(source.synset, source.model_id, "v1", Path(renderings) / source.synset, entry)
-            files += [(*file, drawn) for file in drawn.files()]
-        files = sorted((file for file in files if READ.fullmatch(file[0])), key=lambda file: file[:2])
-        stamp = _digest(file[:4] for file in files)
+            places.append(ModelSource(source.synset, source.model_id, "v1", Path(renderings) / source.synset, entry))
+        files = sorted((i, *file) for i, place in enumerate(places) for file in place.files())
+        stamp = _digest(files)
         if recorded.get(source.name, ("",))[0] == stamp:
             found[source.name] = recorded[source.name]
             continue
-        crcs = [_crc(place, name) if crc is None else crc for name, _, _, crc, place in files]
-        content = _digest((*file[:2], crc) for file, crc in zip(files, crcs, strict=True))
+        crcs = [_crc(places[i], name) if crc is None else crc for i, name, _, _, crc in files]
+        content = _digest((*file[:3], crc) for file, crc in zip(files, crcs, strict=True))
         # A file may become readable while its size and time stay the same.
         found[source.name] = "" if None in crcs else stamp, content
     return found
@@ -53,13 +47,13 @@ def _crc(source: ModelSource, name: str) -> int | None:
         return None
 
 
-def _digest(lines: Iterable) -> str:
-    return hashlib.sha256("\n".join(map(repr, lines)).encode()).hexdigest()[:32]
+def _digest(files: Iterable[tuple]) -> str:
+    return hashlib.sha256(repr(list(files)).encode()).hexdigest()[:32]
 
 
 def changed(old: Fingerprints, new: Fingerprints) -> list[str]:
     """The models whose contents differ, and those that only one of the two knows."""
-    return sorted(name for name in old.keys() | new.keys() if old.get(name, ("", ""))[1] != new.get(name, ("", ""))[1])
+    return sorted({name for name, _ in {(n, c) for n, (_, c) in old.items()} ^ {(n, c) for n, (_, c) in new.items()}})
 
 
 def read_fingerprints(path: Path) -> Fingerprints:
@@ -70,4 +64,5 @@ def read_fingerprints(path: Path) -> Fingerprints:
 
 def save_fingerprints(path: Path, found: Fingerprints) -> None:
     """A parquet table with a row for each model."""
-    save_parquet(path, pd.DataFrame([(*name.split("/"), *value) for name, value in found.items()], columns=COLUMNS))
+    rows = [(*name.split("/"), *fingerprint) for name, fingerprint in found.items()]
+    save_parquet(path, pd.DataFrame(rows, columns=["synset", "model_id", "stamp", "content"]))

@@ -8,19 +8,17 @@ import numpy as np
 from i2m_lib.geometry.cameras import Camera, check_ranges, sample_cameras
 from i2m_lib.geometry.surfaces import cross_products, is_watertight, normalise, sample_surface
 
-from .cleaning import clean, load_mesh
+from .cleaning import clean, load_mesh, simplify
 from .dataset import STRETCH
 from .near_duplicates import N_SAMPLES, descriptor
 from .obj import MeshError
 from .r2n2 import read_renderings
 from .render import Renderer
-from .simplify import simplify
 from .source import CorpusError, ModelSource
 from .splits import hashed
 from .textures import Skin
 
 VIEW_COLUMNS = [*(field.name for field in fields(Camera)), *STRETCH]
-RANGES = ("azimuth", "elevation", "distance", "fill", "focal")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +46,16 @@ class Recipe:
     renderings: str | Path = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "renderings", self.renderings and Path(self.renderings).absolute())
         check_ranges(**self.ranges)
-        if self.renderings and not Path(self.renderings).is_dir():
+        if self.renderings and not self.renderings.is_dir():
             raise CorpusError(f"{self.renderings} is no folder: give the one that holds the synsets' renderings.")
         if self.renderings and self.n_varied:
             raise CorpusError(f"renderings show models as they are: n_varied must be 0, not {self.n_varied}.")
 
     @property
     def ranges(self) -> dict[str, tuple[float, float] | None]:
-        return {name: getattr(self, name) for name in RANGES}
+        return {name: getattr(self, name) for name in ("azimuth", "elevation", "distance", "fill", "focal")}
 
 
 def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.ndarray], Skin | None]:
@@ -67,18 +66,12 @@ def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.nda
     S, face = sample_surface(V, mesh.F, recipe.n_surface, rng)
     N = cross_products(V, mesh.F)[face]
     N /= np.linalg.norm(N, axis=1, keepdims=True)
-    mesh = replace(mesh, V=V, facts={"n_simplified_faces": 0} | mesh.facts)
+    mesh = replace(mesh, V=V)
     if len(mesh.F) > recipe.max_faces:
         mesh = simplify(mesh, recipe.max_faces)
-    row = {
-        "n_vertices": len(mesh.V),
-        "n_faces": len(mesh.F),
-        "watertight": is_watertight(mesh.F),
-        "centre": centre.tolist(),
-        "scale": scale,
-        **mesh.facts,
-        "descriptor": descriptor(sample_surface(mesh.V, mesh.F, N_SAMPLES, rng)[0]).tolist(),
-    }
+    row = {"n_simplified_faces": 0, **mesh.facts, "n_vertices": len(mesh.V), "n_faces": len(mesh.F)}
+    row |= {"watertight": is_watertight(mesh.F), "centre": centre.tolist(), "scale": scale}
+    row["descriptor"] = descriptor(sample_surface(mesh.V, mesh.F, N_SAMPLES, rng)[0]).tolist()
     arrays = {"V": mesh.V.astype(np.float32), "F": mesh.F.astype(np.int32), "C": mesh.C}
     return row, arrays | {"S": S.astype(np.float32), "N": N.astype(np.float32)}, mesh.skin
 
@@ -86,14 +79,12 @@ def prepare(source: ModelSource, recipe: Recipe) -> tuple[dict, dict[str, np.nda
 def take_views(
     source: ModelSource, row: dict, arrays: dict, skin: Skin | None, recipe: Recipe, n_varied: int, renderer: Renderer
 ) -> tuple[list[tuple], np.ndarray]:
-    """Of each view of a model what `VIEW_COLUMNS` says, and its images (n,size,size,4), drawn here or, without a
-    renderer, elsewhere. Each view has a random generator of its own, so that view k is the same whatever `n_views`
-    is."""
+    """Of each view of a model what `VIEW_COLUMNS` says, and its images (n,size,size,4), drawn or, without a renderer,
+    read. Each view has a random generator of its own, so that view k is the same whatever `n_views` is."""
     V, F, views, images = arrays["V"].astype(np.float64), arrays["F"], [], []
     if renderer is None:
-        folder = Path(recipe.renderings) / source.synset / source.model_id / "rendering"
-        sizes = {"n_views": recipe.n_views, "size": recipe.image_size}
-        cameras, images = read_renderings(folder, row | {"layout": source.layout}, V, F, **sizes)
+        folder, sizes = recipe.renderings / source.name / "rendering", (recipe.n_views, recipe.image_size)
+        cameras, images = read_renderings(folder, row | {"layout": source.layout}, V, F, *sizes)
         return [(*astuple(camera), 1.0, 1.0, 1.0) for camera in cameras], images
 
     def rng_of(*view: int) -> np.random.Generator:

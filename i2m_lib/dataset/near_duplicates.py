@@ -1,15 +1,12 @@
-"""Models that stand in two splits under two names, found by geometry: a test model that equals a training model would
-measure memory.
+"""Models that are in two splits under two names, found by geometry: they would measure memory.
 
-A short descriptor finds candidates; chamfer-L1 between samples decides. Two samplings of one surface are never equal,
-so a pair is judged against its own floor: each surface is sampled twice, and
+A short descriptor finds candidates; chamfer-L1 between samples decides. Each surface is sampled twice, and
 
-    ratio = mean of d(A1,B2), d(A2,B1)  over  mean of d(A1,A2), d(B1,B2)
+    ratio = mean of d(A1,B2), d(A2,B1)  over  floor = mean of d(A1,A2), d(B1,B2)
 
-is 1 in expectation for one surface under two names, whatever its area and the number of samples. At N_SAMPLES its
-standard deviation is 0.6 % there (105 models of six categories), so no resampling comes near THRESHOLD. A surface that
-is off by delta everywhere has a ratio near sqrt(1 + (delta / floor)^2): the threshold takes in copies that are off by
-3/4 of a floor, about half a percent of the diagonal.
+is 1 in expectation for one surface under two names, whatever its area and the number of samples, with a standard
+deviation of 0.6 % at N_SAMPLES (105 models of six categories). A surface that is off by delta everywhere has a ratio
+near sqrt(1 + (delta / floor)^2): THRESHOLD takes in copies that are off by 3/4 of a floor, half a percent of the diagonal.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +17,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from i2m_lib.geometry.nearest import Target, chamfer
-from i2m_lib.geometry.surfaces import sample_surface
+from i2m_lib.geometry.surfaces import Surface, sample_surface
 
 from .splits import SPLITS, hashed
 
@@ -29,7 +26,8 @@ THRESHOLD = 1.25
 N_CANDIDATES = 4
 N_AXES = 12
 REACH = 0.03  # root mean square of two descriptors' difference, beyond which a pair is no candidate
-COLUMNS = ["model_id", "split", "other", "other_split", "distance", "floor", "ratio", "near_duplicate"]
+COLUMNS = dict.fromkeys(("model_id", "split", "other", "other_split"), "string")
+COLUMNS |= dict.fromkeys(("distance", "floor", "ratio"), float) | {"near_duplicate": bool}
 PROBES = np.stack(np.meshgrid(*[(np.arange(4) - 1.5) / 4] * 3), axis=-1).reshape(-1, 3)
 
 
@@ -40,10 +38,7 @@ def descriptor(S: np.ndarray) -> np.ndarray:
 
 
 def find_near_duplicates(
-    model_ids: Sequence[str],
-    splits: Sequence[str],
-    descriptors: np.ndarray,
-    mesh_of: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    model_ids: Sequence[str], splits: Sequence[str], descriptors: np.ndarray, mesh_of: Callable[[str], Surface]
 ) -> pd.DataFrame:
     """A row for each test model and candidate of train or val, and each val model and candidate of train: the
     N_CANDIDATES with the nearest `descriptors` (n,64), within REACH and of any category. Columns: model_id, split,
@@ -63,37 +58,29 @@ def find_near_duplicates(
         distance, floor = (chamfer(a1, b2) + chamfer(a2, b1)) / 2, (floor_a + floor_b) / 2
         names = (model_ids[i], splits[i], model_ids[j], splits[j])
         rows.append((*names, distance, floor, distance / floor, distance <= THRESHOLD * floor))
-    types = {"distance": float, "floor": float, "ratio": float, "near_duplicate": bool}
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[:4], "string") | types)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def near_duplicate_of(table: pd.DataFrame) -> dict[str, str]:
     """{near-duplicate: the model that it equals} in a table of `find_near_duplicates`: one of train rather than of val,
     as training on it does more harm, and then the one of the smallest ratio."""
-    found = table[table.near_duplicate]
-    found = found.assign(order=found.other_split.map(SPLITS.index)).sort_values(["order", "ratio", "other"])
-    first = found.drop_duplicates("model_id")
+    found = table[table.near_duplicate].assign(order=table.other_split.map(SPLITS.index))
+    first = found.sort_values(["order", "ratio", "other"]).drop_duplicates("model_id")
     return dict(zip(first.model_id, first.other, strict=True))
-
-
-def _principal(descriptors: np.ndarray) -> np.ndarray:
-    """(n,N_AXES) coordinates along the principal axes, which hold 98 % of the variance: a KD-tree of few dimensions
-    need not visit all points, and a projection takes no pair out of REACH."""
-    centred = descriptors.astype(np.float64) - descriptors.mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return centred @ axes[:, -N_AXES:]
 
 
 def _candidates(splits: np.ndarray, descriptors: np.ndarray) -> list[tuple[int, int]]:
     """Pairs (i, j) of rows, i of a later split than j: j among the nearest to i."""
-    pairs, points = [], _principal(descriptors)
+    centred = descriptors.astype(np.float64) - descriptors.mean(0)
+    # A KD-tree of few dimensions need not visit all points; these hold 98 % of the variance.
+    points = centred @ np.linalg.eigh(centred.T @ centred)[1][:, -N_AXES:]
+    pairs = []
     for k, split in enumerate(SPLITS[1:], start=1):
         late, early = np.flatnonzero(splits == split), np.flatnonzero(np.isin(splits, SPLITS[:k]))
         n = min(N_CANDIDATES, len(early))
         if not len(late) or not n:
             continue
         reach = REACH * np.sqrt(descriptors.shape[1])  # bounds the search in a large corpus
-        _, nearest = cKDTree(points[early]).query(points[late], k=n, distance_upper_bound=reach)
-        near = nearest.reshape(-1, n)
+        _, near = cKDTree(points[early]).query(points[late], k=range(1, n + 1), distance_upper_bound=reach)
         pairs += [(i, early[j]) for i, row in zip(late, near, strict=True) for j in row if j < len(early)]
     return pairs

@@ -51,9 +51,12 @@ class Obj:
 def read_obj(data: bytes) -> Obj:
     """Parses an OBJ file; polygons are cut into triangles. Raises MeshError if it is another format, holds no face, or
     a line of it cannot be understood."""
-    _refuse_foreign(data)
-    reader = _Reader()
-    number = 1
+    for magic, name in FOREIGN.items():
+        if data.lstrip().startswith(magic):
+            raise MeshError(f"unreadable: the file is {name}, not Wavefront OBJ; convert or download it again")
+    if b"\0" in data:
+        raise MeshError("unreadable: the file is binary or was cut short (it has NUL bytes); download it again")
+    reader, number = _Reader(), 1
     for lines in _blocks(data):
         try:
             reader.feed(lines)
@@ -61,14 +64,6 @@ def read_obj(data: bytes) -> Obj:
             raise MeshError(_blame(lines, number)) from None
         number += len(lines)
     return reader.result()
-
-
-def _refuse_foreign(data: bytes) -> None:
-    for magic, name in FOREIGN.items():
-        if data.lstrip().startswith(magic):
-            raise MeshError(f"unreadable: the file is {name}, not Wavefront OBJ; convert or download it again")
-    if b"\0" in data:
-        raise MeshError("unreadable: the file is binary or was cut short (it has NUL bytes); download it again")
 
 
 def _blocks(data: bytes) -> Iterator[list[bytes]]:
@@ -93,11 +88,11 @@ def _blame(lines: list[bytes], number: int) -> str:
 
 
 class _Reader:
-    """Collects arrays block by block."""
+    """Collects, block by block, vertices (n,6) with their colours, texture coordinates (n,2), the corners (n,2) of
+    faces, and the size and material of each face."""
 
     def __init__(self) -> None:
-        self.vertices, self.uvs, self.corners = [np.zeros((0, 6))], [np.zeros((0, 2))], [np.zeros((0, 2), np.int64)]
-        self.sizes, self.groups = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        self.blocks: list[tuple[np.ndarray, ...]] = []
         self.n_vertices = self.n_uvs = 0
         self.materials: dict[str, int] = {}
         self.libraries: list[str] = []
@@ -125,62 +120,55 @@ class _Reader:
                     self.libraries.append(_name(line))
                 case word if word not in IGNORED and not word.startswith(b"#"):
                     raise ValueError("no keyword of OBJ")
-        self._add_vertices(v)
-        self.uvs.append(np.array([(float(u[0]), float(u[1]) if len(u) > 1 else 0.0) for u in vt]).reshape(-1, 2))
+        uvs = np.array([(float(u[0]), float(u[1]) if len(u) > 1 else 0.0) for u in vt]).reshape(-1, 2)
+        faces = (np.array(values, np.int64) for values in (sizes, groups))
+        self.blocks.append((self._vertices(v), uvs, _indices(corners, sizes, counts), *faces))
+        self.n_vertices += len(v)
         self.n_uvs += len(vt)
-        self._add_faces(corners, np.array(sizes, np.int64), np.array(groups, np.int64), counts)
 
-    def _add_vertices(self, v: list[list[bytes]]) -> None:
+    def _vertices(self, v: list[list[bytes]]) -> np.ndarray:
         widths = set(map(len, v))
         if min(widths, default=3) < 3:
             raise ValueError("a vertex needs three numbers")
         self.coloured &= widths <= {6}
         width = 6 if self.coloured else 3
-        words = chain.from_iterable(v if widths <= {width} else (row[:width] for row in v))
-        rows = np.array(list(map(float, words))).reshape(-1, width)
-        self.vertices.append(np.pad(rows, ((0, 0), (0, 6 - width))))
-        self.n_vertices += len(v)
-
-    def _add_faces(self, corners: list[bytes], sizes: np.ndarray, groups: np.ndarray, counts: list) -> None:
-        if len(sizes) and sizes.min() < 3:
-            raise ValueError("a face needs three corners")
-        index = np.zeros((len(corners), 2), np.int64)
-        if any(b"/" in corner for corner in corners):
-            parts = [corner.split(b"/") for corner in corners]
-            index[:, 1] = [int(p[1]) if len(p) > 1 and p[1] else 0 for p in parts]
-            corners = [p[0] for p in parts]
-        index[:, 0] = list(map(int, corners))
-        # Indices count from 1, negative ones back from the last line before the face; 0 is none.
-        if (index < 0).any():
-            before = np.repeat(np.array(counts, np.int64), sizes, axis=0)
-            index = np.where(index < 0, index + before, index - 1)
-        else:
-            index -= 1
-        self.corners.append(index)
-        self.sizes.append(sizes)
-        self.groups.append(groups)
+        rows = np.array(list(map(float, chain.from_iterable(row[:width] for row in v)))).reshape(-1, width)
+        return np.pad(rows, ((0, 0), (0, 6 - width)))
 
     def result(self) -> Obj:
-        vertices, uvs, corners = map(np.concatenate, (self.vertices, self.uvs, self.corners))
-        sizes, groups = np.concatenate(self.sizes), np.concatenate(self.groups)
-        if not len(corners):
+        if not any(len(sizes) for *_, sizes, _ in self.blocks):
             raise MeshError("empty: the file holds no face")
-        if corners[:, 0].min() < 0 or corners[:, 0].max() >= len(vertices):
-            raise MeshError(f"unreadable: a face names a vertex that is not among the file's {len(vertices)}")
-        V = vertices[:, :3]
-        triangles, face = _triangulate(V, corners[:, 0], sizes)
-        named = (corners[:, 1] >= 0) & (corners[:, 1] < len(uvs))
+        vertices, uvs, corners, sizes, groups = map(np.concatenate, zip(*self.blocks, strict=True))
+        V, vertex, uv = vertices[:, :3], *corners.T
+        if vertex.min() < 0 or vertex.max() >= len(V):
+            raise MeshError(f"unreadable: a face names a vertex that is not among the file's {len(V)}")
+        triangles, face = _triangulate(V, vertex, sizes)
+        named = (uv >= 0) & (uv < len(uvs))
         UV = np.full((len(corners), 2), np.nan)
-        UV[named] = uvs[corners[named, 1]]
+        UV[named] = uvs[uv[named]]
         colours = vertices[:, 3:] if self.coloured else None
-        F = corners[:, 0][triangles]
-        return Obj(V, colours, F, UV[triangles], groups[face], list(self.materials), self.libraries)
+        return Obj(V, colours, vertex[triangles], UV[triangles], groups[face], list(self.materials), self.libraries)
+
+
+def _indices(corners: list[bytes], sizes: list[int], counts: list[tuple[int, int]]) -> np.ndarray:
+    """(n,2) vertex and texture coordinate of each corner, counted from 0 and negative where there is none; `counts` are
+    how many of each came before the face."""
+    if min(sizes, default=3) < 3:
+        raise ValueError("a face needs three corners")
+    index = np.zeros((len(corners), 2), np.int64)
+    if any(b"/" in corner for corner in corners):
+        parts = [corner.split(b"/") for corner in corners]
+        index[:, 1] = [int(p[1]) if len(p) > 1 and p[1] else 0 for p in parts]
+        corners = [p[0] for p in parts]
+    index[:, 0] = list(map(int, corners))
+    # The file counts from 1, and with negative numbers back from the face; 0 is none.
+    before = np.repeat(np.array(counts, np.int64).reshape(-1, 2), sizes, axis=0)
+    return np.where(index < 0, index + before, index - 1)
 
 
 def _name(line: bytes) -> str:
     """The rest of a line after its keyword; names may hold spaces."""
-    words = line.split(None, 1)
-    return words[1].strip().decode("utf-8", "replace") if len(words) > 1 else ""
+    return b"".join(line.split(None, 1)[1:]).strip().decode("utf-8", "replace")
 
 
 def _triangulate(V: np.ndarray, vertex: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,7 +192,7 @@ def _triangulate(V: np.ndarray, vertex: np.ndarray, sizes: np.ndarray) -> tuple[
 
 def _ears(polygon: np.ndarray) -> np.ndarray:
     """(n-2,3) triangles of a polygon (n,3), or fewer if it crosses itself."""
-    import pyvista as pv  # Here, because reading triangles does not need VTK.
+    from .render import pv  # Here, because reading triangles does not need VTK.
 
     cut = pv.PolyData(polygon, faces=[len(polygon), *range(len(polygon))]).triangulate()
     return cut.regular_faces if cut.n_cells else np.zeros((0, 3), np.int64)

@@ -23,20 +23,16 @@ def writing(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise CorpusError(
-            f"{out} cannot be written ({error.strerror or error}): free space or set its permissions and run again, "
-            "which goes on from here; or choose another folder."
-        ) from error
+        cure = "free space or set its permissions and run again, which goes on from here; or choose another folder"
+        raise CorpusError(f"{out} cannot be written ({error.strerror or error}): {cure}.") from error
 
 
 def check_space(out: Path, needed: int) -> None:
     """Raises CorpusError if the disk of the folder `out` has less than `needed` bytes left."""
-    free = shutil.disk_usage(out).free
+    free, cure = shutil.disk_usage(out).free, "free space, choose another folder, or ask for fewer or smaller views"
     if free < needed:
-        raise CorpusError(
-            f"{out} has {free / 1e9:.1f} GB left, but the views need {needed / 1e9:.1f} GB: free space, choose another "
-            "folder, or ask for fewer or smaller views."
-        )
+        sizes = f"has {free / 1e9:.1f} GB left, but the views need {needed / 1e9:.1f} GB"
+        raise CorpusError(f"{out} {sizes}: {cure}.")
 
 
 def remove_leftovers(out: Path) -> None:

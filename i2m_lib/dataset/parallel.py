@@ -25,10 +25,9 @@ def run_chunks(work: Callable, chunks: Sequence[Sequence], *, workers: int, sche
         try:
             _watch(parallel(joblib.delayed(work)(chunk, owner) for chunk in chunks), sum(map(len, chunks)), progress)
         except TerminatedWorkerError as error:
-            raise CorpusError(
-                "A worker was killed, most often because memory ran out: run again, which goes on from here, with "
-                "fewer workers or a lower max_faces."
-            ) from error
+            why = "A worker was killed, most often because memory ran out"
+            cure = "run again, which goes on from here, with fewer workers or a lower max_faces."
+            raise CorpusError(f"{why}: {cure}") from error
 
 
 def orphaned(owner: int | None) -> bool:

@@ -1,18 +1,16 @@
 """3D-R2N2's renderings as views.
 
-<root>/<synset>/<model_id>/rendering/renderings.txt            names of images, one a line: 00.png ...
-                                     rendering_metadata.txt    of each image azimuth, elevation, in-plane rotation,
-                                                               distance and field of view
-                                     00.png ...                RGBA, 137 x 137
+<root>/<synset>/<model_id>/rendering/renderings.txt           names of images, one a line: 00.png ...
+                                     rendering_metadata.txt   of each image azimuth, elevation, in-plane rotation,
+                                                              distance and field of view
+                                     00.png ...               RGBA, 137 x 137
 
-Facts from the renderer of 3D-R2N2 (github.com/chrischoy/3D-R2N2, lib/blender_renderer.py and lib/config.py) and from
-the projection that Mesh R-CNN and PyTorch3D use for its images:
-- The model is ShapeNetCore v1's file, in the file's own frame and unit; the camera looks at the file's origin, whether
-  or not the bounding box is centred there.
+From 3D-R2N2's renderer (github.com/chrischoy/3D-R2N2, lib/blender_renderer.py, lib/config.py) and the projection that
+Mesh R-CNN and PyTorch3D use for its images:
+- The model is ShapeNetCore v1's file, in the file's own frame and unit; the camera looks at the file's origin.
 - `distance` is a share of MAX_CAMERA_DIST = 1.75 of the file's units.
 - Azimuth 0 sees the front (+X in v1), 90 sees the side that is +Z there; angles are in degrees.
-- The lens is Blender's default, 35 mm on a sensor of 32 mm. The field of view of 25 degrees that the metadata names was
-  never set.
+- The lens is Blender's default, 35 mm on a sensor of 32 mm. The 25 degrees of the metadata were never set.
 """
 
 import re
@@ -34,9 +32,8 @@ MIN_IOU = 0.8  # of masks and mesh, in the mean over a model's views
 def to_camera(
     azimuth: float, elevation: float, distance: float, layout: str, centre: np.ndarray, scale: float
 ) -> Camera:
-    """The camera, in the canonical frame, of a line of metadata. `layout`, `centre` (3,) and `scale` are those of the
-    model in models.parquet. A model in layout v2 was drawn from its v1 file, which is taken to be centred, with a
-    diagonal of 1."""
+    """The camera, in the canonical frame, of a line of metadata; `layout`, `centre` (3,) and `scale` are the model's.
+    The v1 file of a model in layout v2, which was drawn, is taken to be centred, with a diagonal of 1."""
     if layout != "v1":
         centre, scale = np.zeros(3), 1.0
     drawn = Camera(azimuth, elevation, MAX_CAMERA_DIST * distance, FOCAL)
@@ -45,11 +42,11 @@ def to_camera(
 
 
 def read_renderings(
-    folder: Path, row: dict, V: np.ndarray, F: np.ndarray, *, n_views: int, size: int
+    folder: Path, row: dict, V: np.ndarray, F: np.ndarray, n_views: int, size: int
 ) -> tuple[list[Camera], np.ndarray]:
-    """The first n_views cameras and images (n_views,size,size,4) uint8 in `folder`, a model's `rendering`; alpha is 255
-    where it was at least half of that, colours are 0 elsewhere. `row` has the model's layout, centre and scale, V (n,3)
-    and F (m,3) are its canonical mesh. Raises MeshError if a file is missing or wrong, or shows another shape."""
+    """The first n_views cameras and images (n_views,size,size,4) uint8 in a model's `folder`. `row` has the model's
+    layout, centre and scale, V (n,3) and F (m,3) are its canonical mesh. Raises MeshError if a file is missing or
+    wrong, or shows another shape."""
     names, table = _read_lists(folder, n_views)
     cameras = [to_camera(*line[[0, 1, 3]].tolist(), row["layout"], row["centre"], row["scale"]) for line in table]
     images = np.stack([_read_image(folder / name, size) for name in names])
@@ -90,12 +87,12 @@ def _read_lists(folder: Path, n_views: int) -> tuple[list[str], np.ndarray]:
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:
-    """(size,size,4) uint8, alpha 0 or 255, colours 0 where it is 0."""
+    """(size,size,4) uint8; alpha is 255 where it was at least half of that, else 0, as are colours there."""
     try:
         with Image.open(path) as image:
             if image.size != (size, size):
-                shape = f"{image.width} x {image.height}"
-                raise MeshError(f"rendering {path.name} is {shape}: set image_size to {image.width}")
+                w, h = image.size
+                raise MeshError(f"rendering {path.name} is {w} x {h}: set image_size to {w}")
             if image.mode != "RGBA":
                 raise MeshError(f"rendering {path.name} is {image.mode}, not RGBA")
             rgba = np.array(image)

@@ -51,27 +51,25 @@ class Renderer:
         """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8 and the textures of `skin`."""
         for actor in self._actors:
             self._plotter.remove_actor(actor, render=False)
-        V, F = np.asarray(V, np.float32), np.asarray(F)
+        self._actors = []
+        V, F, C = np.asarray(V, np.float32), np.asarray(F), np.asarray(C, np.uint8)
         bare = np.arange(len(F)) if skin is None else np.flatnonzero(skin.texture < 0)
-        self._actors = [self._coloured(V, F[bare], np.asarray(C, np.uint8)[bare])] if len(bare) else []
+        if len(bare):
+            mesh = pv.PolyData.from_regular_faces(V, F[bare])
+            mesh.cell_data["C"] = C[bare]
+            self._add(mesh, scalars="C", rgb=True)
         for i, image in enumerate(skin.images if skin else ()):
             faces = np.flatnonzero(skin.texture == i)
             if len(faces):
-                self._actors.append(self._textured(V[F[faces]], skin.uv[faces], image))
+                corners = np.arange(3 * len(faces)).reshape(-1, 3)
+                mesh = pv.PolyData.from_regular_faces(V[F[faces]].reshape(-1, 3), corners)
+                mesh.active_texture_coordinates = skin.uv[faces].reshape(-1, 2)
+                texture = pv.Texture(image)
+                texture.repeat, texture.mipmap, texture.interpolate = True, True, True
+                self._add(mesh, texture=texture, color="white")
 
-    def _coloured(self, V: np.ndarray, F: np.ndarray, C: np.ndarray) -> pv.Actor:
-        mesh = pv.PolyData.from_regular_faces(V, F)
-        mesh.cell_data["C"] = C
-        return self._plotter.add_mesh(mesh, scalars="C", rgb=True, reset_camera=False, render=False)
-
-    def _textured(self, triangles: np.ndarray, uv: np.ndarray, image: np.ndarray) -> pv.Actor:
-        """Corners (m,3,3) and their places (m,3,2) on an image (h,w,3)."""
-        F = np.arange(3 * len(triangles)).reshape(-1, 3)
-        mesh = pv.PolyData.from_regular_faces(triangles.reshape(-1, 3), F)
-        mesh.active_texture_coordinates = uv.reshape(-1, 2)
-        texture = pv.Texture(image)
-        texture.repeat, texture.mipmap, texture.interpolate = True, True, True
-        return self._plotter.add_mesh(mesh, texture=texture, color="white", reset_camera=False, render=False)
+    def _add(self, mesh: pv.PolyData, **look: object) -> None:
+        self._actors.append(self._plotter.add_mesh(mesh, reset_camera=False, render=False, **look))
 
     def shoot(self, camera: Camera, light_rng: np.random.Generator) -> np.ndarray:
         """The loaded mesh as RGBA uint8 (size,size,4) in a random soft light, both sides of its faces lit. Alpha is 255
@@ -90,16 +88,10 @@ class Renderer:
         return _reduce(rows[::-1], OVERSAMPLING)  # VTK counts rows from the bottom
 
     def render(
-        self,
-        V: np.ndarray,
-        F: np.ndarray,
-        C: np.ndarray,
-        camera: Camera,
-        light_rng: np.random.Generator,
-        skin: Skin | None = None,
+        self, V: np.ndarray, F: np.ndarray, C: np.ndarray, camera: Camera, light_rng: np.random.Generator
     ) -> np.ndarray:
         """`load` and `shoot` in one call."""
-        self.load(V, F, C, skin)
+        self.load(V, F, C)
         return self.shoot(camera, light_rng)
 
     def _set_light(self, rng: np.random.Generator) -> None:

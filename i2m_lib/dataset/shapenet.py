@@ -6,7 +6,7 @@ v1   <synset>/<model_id>/model.obj                       front +X
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -44,21 +44,20 @@ class Corpus:
         _check_root(root)
         path = Path(splits) if splits else root / "all.csv"
         listed = read_splits(path) if splits or path.is_file() else {}
-        found = {}
+        found, first = {}, {}
         for source in _sources(root):
-            found.setdefault((source.synset, source.model_id), source)
-        first, repeated = {}, []
-        for _, source in sorted(found.items()):
-            if first.setdefault(source.model_id, source) is not source:
-                repeated.append(source)
-        names = _read_taxonomy(root)
+            found.setdefault(source.name, source)
+        sources = [found[name] for name in sorted(found)]
+        for source in sources:
+            first.setdefault(source.model_id, source)
+        names, synsets = _read_taxonomy(root), {source.synset: None for source in sources}
         by_list = {i: listed_split(listed, source.synset, i) for i, source in first.items()}
-        held = {synset for synset, _ in found} if any(synset for synset, _ in listed) else {""}
+        held = synsets if any(synset for synset, _ in listed) else {""}
         return cls(
             root=root,
             models=list(first.values()),
-            repeated=repeated,
-            categories={synset: names.get(synset, synset) for synset, _ in sorted(found)},
+            repeated=[source for source in sources if first[source.model_id] is not source],
+            categories={synset: names.get(synset, synset) for synset in synsets},
             splits={i: split or hashed_split(i, split_seed) for i, split in by_list.items()},
             split_list=path.name if listed else "seeded",
             n_unlisted=list(by_list.values()).count(None) if listed else 0,
@@ -98,36 +97,36 @@ def _sources(root: Path) -> Iterator[ModelSource]:
         if SYNSET.fullmatch(path.name) and path.is_dir():
             yield from _in_folder(path)
     for path in paths:
-        if SYNSET.fullmatch(path.stem) and path.suffix == ".zip":
-            yield from _in_zip(path, path.stem)
-        elif path.match("ShapeNetCore*.zip"):
-            yield from _in_zip(path, None)
+        if path.suffix == ".zip" and (SYNSET.fullmatch(path.stem) or path.name.startswith("ShapeNetCore")):
+            yield from _in_zip(path)
 
 
 def _in_folder(synset: Path) -> Iterator[ModelSource]:
     """Every folder is a model; one without an obj will be quarantined."""
     for model in synset.iterdir():
         if model.is_dir() and not model.name.startswith("."):
-            found = [layout for layout, obj in OBJ_OF_LAYOUT.items() if (model / obj).exists()]
-            layout = (found or ["v2"])[0]
+            layout = _layout(lambda obj, model=model: (model / obj).exists())
             yield ModelSource(synset.name, model.name, layout, synset, f"{model.name}/{OBJ_OF_LAYOUT[layout]}")
 
 
-def _in_zip(path: Path, synset: str | None) -> Iterator[ModelSource]:
-    """The models of `synset`, or of all."""
+def _in_zip(path: Path) -> Iterator[ModelSource]:
+    """The models of the synset that names the zip, or of all."""
     names = open_zip(path).namelist()
     models: dict[tuple[str, str], dict[str, str]] = {}
     for m in filter(None, map(ENTRY.fullmatch, names)):
-        if synset in (None, m["synset"]):
+        if path.stem == m["synset"] or not SYNSET.fullmatch(path.stem):
             models.setdefault((m["synset"], m["model_id"]), {})[m["file"]] = m[0]
     if not models:
         first = f"begins with {names[0]}" if names else "is empty"
         raise CorpusError(f"{path} holds no model but {first}: expected {EXPECTED}; unpack zips inside of it.")
-    for (found, model_id), files in models.items():
-        layout = next((layout for layout, obj in OBJ_OF_LAYOUT.items() if obj in files), "v2")
+    for (synset, model_id), files in models.items():
+        layout = _layout(files.__contains__)
         obj = OBJ_OF_LAYOUT[layout]
-        entry = files.get(obj) or f"{found}/{model_id}/{obj}"
-        yield ModelSource(found, model_id, layout, path, entry)
+        yield ModelSource(synset, model_id, layout, path, files.get(obj, f"{synset}/{model_id}/{obj}"))
+
+
+def _layout(holds: Callable[[str], bool]) -> str:
+    return next((layout for layout, obj in OBJ_OF_LAYOUT.items() if holds(obj)), "v2")
 
 
 def _check_root(root: Path) -> None:
@@ -158,6 +157,5 @@ def _read_taxonomy(root: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path} is not ShapeNet's taxonomy ({error!r}): download it again.") from error
     return {
-        synset: next((n for n in all_names if " " not in n), all_names[0].replace(" ", "_"))
-        for synset, all_names in names.items()
+        synset: next((n for n in all_ if " " not in n), all_[0].replace(" ", "_")) for synset, all_ in names.items()
     }

@@ -1,11 +1,11 @@
 """One model's files, in a folder or a zip: read in place, and nothing outside the model's folder."""
 
 import posixpath
+import re
 import zipfile
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
@@ -13,6 +13,7 @@ from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_EXPANSION = 200
+KINDS = re.compile(r".*\.(obj|mtl|txt|png|jpe?g|gif|bmp|tiff?|tga|dds|webp|p[gp]m)", re.IGNORECASE)  # that are read
 
 
 class CorpusError(ValueError):
@@ -32,7 +33,6 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """'<synset>/<model_id>'."""
         return f"{self.synset}/{self.model_id}"
 
     @property
@@ -52,27 +52,26 @@ class ModelSource:
         return _read_file(self.container, self.folder, path)
 
     def files(self) -> Iterator[tuple[str, int, int, int | None]]:
-        """Of each file in the model's folder: its path relative to the obj, its size in bytes, and its time of
-        modification in ns (0 in a zip) and CRC-32 (None in a folder)."""
+        """Of each file in the model's folder that may be read: its path relative to the obj, its size in bytes, and its
+        time of modification in ns (0 in a zip) and CRC-32 (None in a folder)."""
         start = posixpath.dirname(self.entry)
         if self.container.suffix == ".zip":
             entries = _entries(open_zip(self.container))
             first, end = (
                 bisect_left(entries, self.folder + c, key=attrgetter("filename")) for c in "/0"
             )  # 0 follows /
-            for entry in entries[first:end]:
+            for entry in filter(lambda entry: KINDS.fullmatch(entry.filename), entries[first:end]):
                 yield posixpath.relpath(entry.filename, start), entry.file_size, 0, entry.CRC
             return
         for path in (self.container / self.folder).rglob("*"):
-            with suppress(OSError):  # a link to nothing
-                if path.is_file():
-                    stat = path.stat()
-                    yield posixpath.relpath(path, self.container / start), stat.st_size, stat.st_mtime_ns, None
+            if KINDS.fullmatch(path.name) and path.is_file():
+                stat = path.stat()
+                yield posixpath.relpath(path, self.container / start), stat.st_size, stat.st_mtime_ns, None
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Kept open until the file changes, for reading the directory of a large zip takes seconds. Raises CorpusError if
-    `path` is no zip, or has an entry that would leave the folder it is unpacked in."""
+    """Kept open until the file changes, because reading the directory of a large zip takes seconds. Raises CorpusError
+    if `path` is no zip, or has an entry that would leave the folder it is unpacked in."""
     stat = path.stat() if path.exists() else None
     return _open_zip(path, stat and (stat.st_size, stat.st_mtime_ns))
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from .source import CorpusError
@@ -34,14 +35,12 @@ def listed_split(splits: SplitList, synset: str, model_id: str) -> str | None:
 
 
 def read_splits(path: str | Path) -> SplitList:
-    """Reads ShapeNet's all.csv, any csv with the columns modelId and split, or 3D-R2N2's json (a list of categories,
-    each with taxonomy_id, train, val and test). 117 ids of the latter have one split under one synset and another under
-    a second, so synsets count where a list has them. Raises CorpusError if the file is none of these or gives a model
+    """Reads ShapeNet's all.csv, any csv with the columns modelId and split, or 3D-R2N2's json, where 117 ids have one
+    split under one synset and another under a second. Raises CorpusError if the file is none of these or gives a model
     two splits."""
     path = Path(path)
-    read = _rows_of_r2n2 if path.suffix == ".json" else _rows_of_csv
     try:
-        rows = list(read(path))
+        rows = list(_rows_of_r2n2(path) if path.suffix == ".json" else _rows_of_csv(path))
     except (OSError, UnicodeError, csv.Error, json.JSONDecodeError) as error:
         raise CorpusError(f"{path} cannot be read as a list of splits ({error}): download it again.") from error
     splits: SplitList = {}
@@ -59,6 +58,7 @@ def read_splits(path: str | Path) -> SplitList:
 
 
 def _rows_of_csv(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Synset, model_id and split."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not {"modelId", "split"} <= set(reader.fieldnames or ()):
@@ -70,10 +70,9 @@ def _rows_of_csv(path: Path) -> Iterator[tuple[str, str, str]]:
 def _rows_of_r2n2(path: Path) -> Iterator[tuple[str, str, str]]:
     categories = json.loads(path.read_text(encoding="utf-8"))
     try:
-        for category in categories:
-            for split in SPLITS:
-                for model_id in category[split]:
-                    yield category["taxonomy_id"], str(model_id), split
+        for category, split in product(categories, SPLITS):
+            for model_id in category[split]:
+                yield category["taxonomy_id"], str(model_id), split
     except (KeyError, TypeError) as error:
         raise CorpusError(
             f"{path} is not 3D-R2N2's list ({error!r}): each category needs taxonomy_id, train, val and test."
@@ -83,12 +82,11 @@ def _rows_of_r2n2(path: Path) -> Iterator[tuple[str, str, str]]:
 def read_template_ids(path: str | Path) -> dict[str, list[str]]:
     """synset -> model ids in their order, from a text file with a line `<synset> (name)` before the ids of each
     category, one a line. Raises CorpusError if an id comes before any synset or twice, or a category has none."""
-    path, ids = Path(path), {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
         raise CorpusError(f"{path} cannot be read as a list of template ids ({error}).") from error
-    listed = None
+    ids, listed = {}, None
     for line in filter(None, map(str.strip, lines)):
         if header := re.fullmatch(r"(\d{8})(?:\s+\(.*\))?", line):
             listed = ids.setdefault(header[1], [])

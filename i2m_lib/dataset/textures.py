@@ -1,5 +1,6 @@
 """Materials of a model: diffuse colours, texture images, and what of them lies on each face."""
 
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from .obj import Obj
 from .source import CorpusError, ModelSource
 
 DEFAULT_COLOUR = (200, 200, 200)
+# Before the name of a texture file, which may hold spaces: `-s 1 1 1 -clamp on`.
+OPTIONS = re.compile(r"^(-\w+\s+((on|off|[-+]?[\d.]+(e[-+]?\d+)?)\s+)*)+", re.IGNORECASE)
 MAX_SIDE = 1024  # pixels of a texture that are kept: views have fewer
 
 
@@ -29,44 +32,33 @@ class Skin:
         return Skin(self.uv[faces], self.texture[faces], self.images)
 
 
-@dataclass(frozen=True)
-class Material:
-    """Diffuse colour (3,) uint8 sRGB and the path of its texture, if it has one."""
-
-    colour: tuple[int, ...] = DEFAULT_COLOUR
-    texture: str | None = None
-
-
 def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[str, int]]:
     """Face colours C (m,3) uint8, the skin if there are textures, and the counts of materials that no mtl file defines
-    and of textures that are missing or broken, whose faces have the diffuse colour. C is the texture's mean over the
-    face, else the diffuse colour, else that of the vertices. A texture replaces the diffuse colour, as in Blender.
-    Raises CorpusError if a path leaves the model's folder or an image is absurdly large."""
-    materials = _read_materials(source, obj.libraries)
-    used = [obj.materials[i] for i in np.unique(obj.material) if i >= 0]
+    and of textures that are missing or broken. C is the texture's mean over the face, else the diffuse colour, else
+    that of the vertices. A texture replaces the diffuse colour, as in Blender. Raises CorpusError if a path leaves the
+    model's folder or an image is absurdly large."""
+    diffuse, paths = _read_materials(source, obj.libraries)
     counts = dict.fromkeys(("n_missing_materials", "n_missing_textures", "n_broken_textures"), 0)
-    counts["n_missing_materials"] = sum(name not in materials for name in used)
-
     plain = np.uint8(DEFAULT_COLOUR) if obj.colours is None else _bytes(obj.colours)[obj.F].mean(1).astype(np.uint8)
     C = np.array(np.broadcast_to(plain, obj.F.shape))
     texture = np.full(len(obj.F), -1)
     images, number = [], {}
     for i, name in enumerate(obj.materials):
         faces = np.flatnonzero(obj.material == i)
-        if not len(faces) or name not in materials:
+        if not len(faces):
             continue
-        C[faces] = materials[name].colour
-        path = materials[name].texture
-        if path is None:
+        if name not in diffuse:
+            counts["n_missing_materials"] += 1
             continue
-        if path not in number:
+        C[faces], path = diffuse[name], paths.get(name)
+        if path is not None and path not in number:
             image, trouble = _read_image(source, path)
-            number[path] = len(images) if image is not None else -1
-            if image is None:
+            number[path] = -1 if trouble else len(images)
+            if trouble:
                 counts[f"n_{trouble}_textures"] += 1
             else:
                 images.append(image)
-        if number[path] >= 0:
+        if number.get(path, -1) >= 0:
             C[faces], mapped = _mean_colours(images[number[path]], obj.UV[faces])
             texture[faces[mapped]] = number[path]
     if not images:
@@ -81,9 +73,9 @@ def _bytes(colours: np.ndarray) -> np.ndarray:
     return np.round(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
 
 
-def _read_materials(source: ModelSource, libraries: list[str]) -> dict[str, Material]:
-    """By name; those of libraries that are missing are not defined."""
-    materials: dict[str, Material] = {}
+def _read_materials(source: ModelSource, libraries: list[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Diffuse colours by name, and the paths of textures of those that have one; missing libraries define none."""
+    colours, paths = {}, {}
     for library in dict.fromkeys(libraries):
         try:
             text = source.read(library).decode("utf-8", "replace")
@@ -91,43 +83,25 @@ def _read_materials(source: ModelSource, libraries: list[str]) -> dict[str, Mate
             continue
         name = None
         for line in text.splitlines():
-            word, *rest = line.split(None, 1) or [""]
-            rest = rest[0].strip() if rest else ""
+            word, rest = [*line.split(None, 1), "", ""][:2]
             if word.lower() == "newmtl":
-                name = rest
-                materials[name] = Material()
+                name = rest.strip()
+                colours[name] = DEFAULT_COLOUR
+                paths.pop(name, None)
             elif name is not None and word.lower() == "kd":
-                materials[name] = Material(_diffuse(rest), materials[name].texture)
+                colours[name] = _diffuse(rest)
             elif name is not None and word.lower() == "map_kd" and rest:
-                materials[name] = Material(materials[name].colour, _without_options(rest))
-    return materials
+                paths[name] = OPTIONS.sub("", rest.strip())
+    return colours, paths
 
 
 def _diffuse(text: str) -> tuple[int, ...]:
     """'r g b' or one grey, each in [0,1]; the default colour if it is neither."""
-    words = text.split()[:3]
-    if not words or not all(map(_is_number, words)):
-        return DEFAULT_COLOUR
-    numbers = [float(word) for word in words]
-    return tuple(_bytes(np.array(numbers * (3 if len(numbers) == 1 else 1))).tolist())
-
-
-def _without_options(text: str) -> str:
-    """The file's name, which may hold spaces, after options such as `-s 1 1 1 -clamp on`."""
-    words = text.split(" ")
-    while words and words[0].startswith("-"):
-        words.pop(0)
-        while len(words) > 1 and (words[0] in ("", "on", "off") or _is_number(words[0])):
-            words.pop(0)
-    return " ".join(words)
-
-
-def _is_number(word: str) -> bool:
     try:
-        float(word)
+        numbers = [float(word) for word in text.split()[:3]]
     except ValueError:
-        return False
-    return True
+        return DEFAULT_COLOUR
+    return tuple(_bytes(np.array(numbers * (3 if len(numbers) == 1 else 1))).tolist()) if numbers else DEFAULT_COLOUR
 
 
 def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]:
@@ -145,10 +119,8 @@ def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         return np.asarray(image), ""
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise CorpusError(
-            f"{source.container.name}: the texture {path} of {source.model_id} has more than "
-            f"{Image.MAX_IMAGE_PIXELS} pixels: scale it down."
-        ) from None
+        what = f"{source.container.name}: the texture {path} of {source.model_id}"
+        raise CorpusError(f"{what} has more than {Image.MAX_IMAGE_PIXELS} pixels: scale it down.") from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error):  # Pillow's ways to fail
         return None, "broken"
 

@@ -7,9 +7,8 @@ import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from i2m_lib.dataset.cleaning import MeshError, RawMesh, clean, load_mesh
+from i2m_lib.dataset.cleaning import MeshError, RawMesh, clean, load_mesh, simplify
 from i2m_lib.dataset.shapenet import Corpus
-from i2m_lib.dataset.simplify import simplify
 from i2m_lib.dataset.source import ModelSource
 from i2m_lib.dataset.textures import DEFAULT_COLOUR
 from i2m_lib.geometry.surfaces import cross_products, double_areas, is_watertight, normalise, sample_surface

@@ -97,12 +97,17 @@ def board(image: np.ndarray, turns: float = 1.0) -> tuple:
 FRONT = Camera(0, 0, 2, 1.6)
 
 
+def draw(renderer: Renderer, *mesh_and_skin) -> np.ndarray:
+    renderer.load(*mesh_and_skin)
+    return renderer.shoot(FRONT, rng())
+
+
 @pytest.mark.parametrize("turns", [1, 3])
 def test_textures_lie_where_their_coordinates_say(renderer, turns):
     image = np.zeros((64, 64, 3), np.uint8)
     image[:32, :32, 0], image[:32, 32:, 1], image[32:, :32, 2], image[32:, 32:] = 250, 250, 250, 250
     V, F, C, skin = board(image, turns)
-    view = renderer.render(V, F, C, FRONT, rng(), skin)
+    view = draw(renderer, V, F, C, skin)
     lines, columns = np.nonzero(view[..., 3])
     low, high = np.array([lines.min(), columns.min()]), np.array([lines.max(), columns.max()])
     for i in range(2 * turns):
@@ -116,7 +121,7 @@ def test_textures_lie_where_their_coordinates_say(renderer, turns):
 def test_a_texture_of_one_colour_is_that_colour(renderer):
     V, F, C, skin = board(np.tile(np.uint8(GREY), (8, 8, 1)))
     plain = renderer.render(V, F, C, FRONT, rng())
-    textured = renderer.render(V, F, C * 0, FRONT, rng(), skin)
+    textured = draw(renderer, V, F, C * 0, skin)
     assert np.abs(textured.astype(int) - plain).max() <= 1
     assert np.array_equal(textured[..., 3], plain[..., 3])
 
@@ -125,10 +130,10 @@ def test_faces_without_a_texture_keep_their_colour(renderer):
     V, F, C, skin = board(np.full((4, 4, 3), 255, np.uint8))
     C[1] = 200, 0, 0
     mixed = Skin(skin.uv, np.array([0, -1]), skin.images)
-    view = renderer.render(V, F, C, FRONT, rng(), mixed)
+    view = draw(renderer, V, F, C, mixed)
     red = view[..., 0].astype(int) - view[..., 1] > 50
     assert 0.4 < red.sum() / (view[..., 3] > 0).sum() < 0.6
-    assert np.array_equal(view, renderer.render(V, F, C, FRONT, rng(), mixed))
+    assert np.array_equal(view, draw(renderer, V, F, C, mixed))
     # Nothing is left of it in the next picture.
     assert np.array_equal(renderer.render(*lopsided(), FRONT, rng()), renderer.render(*lopsided(), FRONT, rng()))
 
