@@ -1,11 +1,6 @@
-"""Nearest points between two clouds by KD-trees, and the distances made of them; `batched_nearest` is the torch twin.
+"""Nearest points of two clouds by KD-trees, and measures of their distances; `batched_nearest` is the torch twin.
 
-With d_x (n,) the distances from each point of X to its nearest point of Y, and d_y (m,) those from Y to X:
-
-    chamfer_l1   (mean d_x + mean d_y) / 2                      0 .. inf
-    chamfer_l2   mean d_x^2 + mean d_y^2                        0 .. inf
-    fscore(t)    2 p r / (p + r), p and r the shares d < t      0 .. 1, higher is better
-    dist(t)      share of d_x^2 > t plus share of d_y^2 > t     0 .. 2
+d_x (n,) are the distances from each point of X to its nearest point of Y, and d_y (m,) those from Y to X.
 """
 
 from dataclasses import dataclass
@@ -45,21 +40,22 @@ def chamfer(X: np.ndarray | Target, Y: Target) -> float:
 
 
 def chamfer_l1(d_x: np.ndarray, d_y: np.ndarray) -> float:
-    """Mean of the two directed mean distances; scales linearly."""
+    """(mean d_x + mean d_y) / 2, 0 .. inf, lower is better; scales linearly."""
     return float(d_x.mean() + d_y.mean()) / 2
 
 
 def chamfer_l2(d_x: np.ndarray, d_y: np.ndarray) -> float:
-    """Sum of the two directed mean squared distances; scales quadratically."""
+    """mean d_x^2 + mean d_y^2, 0 .. inf, lower is better; scales quadratically."""
     return float((d_x**2).mean() + (d_y**2).mean())
 
 
 def fscore(d_x: np.ndarray, d_y: np.ndarray, threshold: float) -> float:
-    """Harmonic mean of the shares of X and of Y nearer than `threshold`; 0 if both are 0."""
+    """2 p r / (p + r), 0 .. 1, higher is better: p and r are the shares of d_x and of d_y below the threshold."""
     p, r = float((d_x < threshold).mean()), float((d_y < threshold).mean())
     return 2 * p * r / (p + r) if p + r else 0.0
 
 
 def dist(d_x: np.ndarray, d_y: np.ndarray, threshold: float) -> float:
-    """Dist of the official Image2Mesh code: shares whose squared distance exceeds `threshold`, summed."""
+    """Dist of the official Image2Mesh code, 0 .. 2, lower is better: the share of d_x^2 above the threshold plus
+    that of d_y^2."""
     return float((d_x**2 > threshold).mean() + (d_y**2 > threshold).mean())

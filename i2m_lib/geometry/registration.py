@@ -4,37 +4,35 @@ Both steps alternate between nearest neighbours, in both directions, and a ridge
 symmetric lattice (`fit_ffd`), then Gaussian kernels for the smooth remainder (`fit_residual`). What depends on the
 source mesh alone is computed once, in `Source`.
 
-A least-squares lattice folds where that brings samples nearer. So a share of the faces is watched: one that is about
-to turn over or to collapse is held, from then on, to the plain stretch from bounding box to bounding box, as a few
-more rows of the ridge solve, and ever harder until hardly any is turned. The stretch itself turns none.
+A least-squares lattice folds where that brings samples nearer. So a sample of the faces is watched: one that is about
+to turn over or to collapse is held, from then on, to the plain stretch from bounding box to bounding box, by a few
+more rows of the ridge solve, with increasing weight until hardly any is turned. The stretch itself turns none.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from .ffd import BENDING, Lattice, displace, free_points
 from .nearest import Target, chamfer
-from .source_mesh import SMALLEST_AREA, Source, spanned
-from .surfaces import cross_products, double_areas
+from .source_mesh import Source, spanned
+from .surfaces import SMALLEST_AREA, cross_products, double_areas
 
 # Stiff to soft: early correspondences are wrong in detail, and a stiff lattice only follows their common part.
 FFD_STIFFNESS = np.geomspace(1e-1, 1e-3, 10)
 RESIDUAL_STIFFNESS = np.geomspace(1e-2, 1e-3, 3)
 RIDGE = 1e-4
 # A face with less than LEAST of its stretched area, seen along its normal at rest, is held with weight HOLD, which
-# grows until at most MAX_TURNED of the watched faces are turned.
+# grows until at most MAX_TURNED of the watched faces are turned. MAX_FLIPPED is a share of all faces.
 LEAST, HOLD, MAX_TURNED, N_HARDER = 0.1, 1e-2, 0.006, 8
-# Of all faces, not of the watched sample alone.
 MAX_FLIPPED = 0.01
 
 
 def fit_ffd(
     source: Source, target: Target, stiffness: np.ndarray = FFD_STIFFNESS, start: np.ndarray | None = None
 ) -> np.ndarray:
-    """Free lattice displacements d (32, 3) that carry the source onto the target, at most MAX_TURNED of its watched
-    faces turned over.
+    """Free lattice displacements d (32, 3) that move the source onto the target and turn over at most MAX_TURNED of its
+    watched faces.
 
     Starts from displacements `start` (32, 3) if they are given, otherwise from the source stretched to the target's
     bounding box: what differs most between two models of a category is their proportions.
@@ -42,13 +40,12 @@ def fit_ffd(
     step = _Step(source.S, source.MS, BENDING, source.E @ source.V, source.ME, source.normals)
     stretch = stretch_of(source, target.points)
     first = source.S + displace(source.MS, stretch if start is None else start)
-    safe = step.edges + displace(source.ME, stretch)
-    return _alternate(step, stretch, first, safe, target, stiffness)
+    return _alternate(step, stretch, first, step.edges + displace(source.ME, stretch), target, stiffness)
 
 
 def stretch_of(source: Source, points: np.ndarray) -> np.ndarray:
-    """d (32, 3) that takes the source's bounding box to that of points (m, 3), but for a shift along x, which symmetry
-    forbids. A lattice expresses affine maps exactly."""
+    """d (32, 3) that moves the source's bounding box to that of points (m, 3), except for a shift along x, which
+    symmetry forbids. A lattice expresses affine maps exactly."""
     lattice = Lattice.around(source.V)
     factor = np.ptp(points, axis=0) / np.where(lattice.extent > 0, lattice.extent, 1)
     centre = lattice.origin + lattice.extent / 2
@@ -58,9 +55,8 @@ def stretch_of(source: Source, points: np.ndarray) -> np.ndarray:
 
 
 def fit_residual(source: Source, d: np.ndarray, target: Target) -> np.ndarray:
-    """Kernel coefficients c (k, 3) of the smooth field that the lattice displacements d (32, 3) leave over."""
-    rest = source.S + displace(source.MS, d)
-    edges = source.E @ source.V + displace(source.ME, d)
+    """Kernel coefficients c (k, 3) of the smooth field that lattice displacements d (32, 3) do not express."""
+    rest, edges = source.S + displace(source.MS, d), source.E @ source.V + displace(source.ME, d)
     step = _Step(rest, source.KS, source.gram[None], edges, source.KE, source.normals)
     return _alternate(step, np.zeros((len(source.centres), 3)), rest, edges, target, RESIDUAL_STIFFNESS)
 
@@ -78,10 +74,10 @@ class Registration:
 
 
 def register(source: Source, target: Target, d: np.ndarray | None = None) -> Registration:
-    """The whole way from source to target; d (32, 3) is the lattice part if it is known already.
+    """The source deformed onto the target; d (32, 3) is the lattice part if it is known already.
 
-    What still turns over or collapses too many faces, when all are counted and not the watched ones alone, goes
-    without its residual, or is the plain stretch.
+    A result that turns over or collapses too many of all its faces is replaced by that without residual and, if that
+    does as well, by the plain stretch.
     """
     d = fit_ffd(source, target) if d is None else d
     c = fit_residual(source, d, target)
@@ -93,42 +89,46 @@ def register(source: Source, target: Target, d: np.ndarray | None = None) -> Reg
     return Registration(*attempt, V, flipped, collapsed)
 
 
-def turned_share(source: Source, d: np.ndarray) -> float:
-    """Share of the watched faces that lattice displacements d (32, 3) turn over."""
-    now = spanned(source.E @ source.V + displace(source.ME, d))
-    return float(((now * source.normals).sum(1) < 0).mean())
-
-
 @dataclass(frozen=True)
 class _Step:
-    """What moves: samples rest (s, 3) + basis x and edges (2q, 3) + edge_basis x, at a price of x' energy x."""
+    """What moves: samples rest (s, 3) + basis x and edges (2q, 3) + edge_basis x, at a cost of x' energy x; normals
+    (q, 3) of the watched faces of the source."""
 
     rest: np.ndarray
     basis: np.ndarray
     energy: np.ndarray
     edges: np.ndarray
     edge_basis: np.ndarray
-    normals: np.ndarray  # (q, 3) of the watched faces of the source
+    normals: np.ndarray
 
     def uprightness(self, x: np.ndarray, safe: np.ndarray) -> np.ndarray:
-        """(q,) area of each watched face as seen along its first normal, in terms of what its safe edges (2q, 3)
-        span; negative where it has turned over."""
+        """(q,) area of each watched face, seen along its normal at rest, as a share of that spanned by its safe edges
+        (2q, 3); negative where it has turned over."""
         seen = (spanned(self.edges + displace(self.edge_basis, x)) * self.normals).sum(1)
         return seen / np.abs((spanned(safe) * self.normals).sum(1))
+
+    def solve(self, normal: np.ndarray, right: np.ndarray, hold: np.ndarray, safe: np.ndarray) -> np.ndarray:
+        """x of normal x = right, with the edges of held faces added, each weighted by its hold (q,)."""
+        rows = np.flatnonzero(np.repeat(hold, 2))
+        if len(rows):
+            basis, w = self.edge_basis[:, rows], np.repeat(hold, 2)[rows, None] / len(hold)
+            normal = normal + basis.mT @ (w * basis)
+            right = right + basis.mT @ (w * (safe - self.edges)[rows]).T[..., None]
+        return np.linalg.solve(normal, right)[..., 0].T
 
 
 def _alternate(step: _Step, fallback, start, safe, target: Target, stiffness: np.ndarray) -> np.ndarray:
     """x (k, 3) that minimises sum w |rest + basis x - goal|^2 + stiffness x' energy x, goals renewed each time, the
     first by samples start (s, 3); held faces keep their edges near the safe ones (2q, 3), which x = fallback gives."""
-    moved, k = start, step.basis.shape[-1]
-    hold = np.zeros(len(safe) // 2)
+    moved, hold = start, np.zeros(len(safe) // 2)
     for i, weight in enumerate(stiffness):
         fine = 1 if 2 * i >= len(stiffness) - 1 else 2
         basis, rest = step.basis[:, ::fine], step.rest[::fine]
         w, goal = correspond(moved[::fine], target if fine == 1 else target.coarse)
-        normal = basis.mT @ (w[:, None] * basis) / len(rest) + weight * (step.energy + RIDGE * np.eye(k))
+        energy = weight * (step.energy + RIDGE * np.eye(basis.shape[-1]))
+        normal = basis.mT @ (w[:, None] * basis) / len(rest) + energy
         right = basis.mT @ (goal - w[:, None] * rest).T[..., None] / len(rest)
-        x = _solve(step, normal, right, hold, safe)
+        x = step.solve(normal, right, hold, safe)
         hold += HOLD * (step.uprightness(x, safe) < LEAST)
         moved = step.rest + displace(step.basis, x)
     for _ in range(N_HARDER):
@@ -136,26 +136,15 @@ def _alternate(step: _Step, fallback, start, safe, target: Target, stiffness: np
         if (upright < 0).mean() <= MAX_TURNED:
             return x
         hold = 4 * hold + HOLD * (upright < LEAST)
-        x = _solve(step, normal, right, hold, safe)
+        x = step.solve(normal, right, hold, safe)
     return fallback
 
 
-def _solve(step: _Step, normal: np.ndarray, right: np.ndarray, hold: np.ndarray, safe: np.ndarray) -> np.ndarray:
-    """normal x = right, with the edges of held faces added, each weighted by its hold (q,)."""
-    rows = np.flatnonzero(np.repeat(hold, 2))
-    if len(rows):
-        basis, w = step.edge_basis[:, rows], np.repeat(hold, 2)[rows, None] / len(hold)
-        normal = normal + basis.mT @ (w * basis)
-        right = right + basis.mT @ (w * (safe - step.edges)[rows]).T[..., None]
-    return np.linalg.solve(normal, right)[..., 0].T
-
-
 def correspond(points: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
-    """Weight w (s,) and weighted goal (s, 3) of each source sample: its nearest target sample, and every target
-    sample that it is the nearest source sample of, both directions counting alike."""
+    """Weight w (s,) and weighted goal (s, 3) of each source sample: its nearest target sample, and every target sample
+    whose nearest source sample it is, both directions counting alike."""
     forward = target.points[target.tree.query(points)[1]]
-    # Built for one query: balancing the tree would cost more than it saves.
-    back = cKDTree(points, balanced_tree=False, compact_nodes=False).query(target.points)[1]
+    back = Target.of(points).tree.query(target.points)[1]
     s, share = len(points), len(points) / len(target.points)
     pulled = np.stack([np.bincount(back, axis, s) for axis in target.points.T], axis=1)
     return 1 + share * np.bincount(back, minlength=s), forward + share * pulled

@@ -1,7 +1,7 @@
-"""Surfaces made ready for registration: samples, trees and bases, computed once a mesh.
+"""Meshes prepared for registration: samples and bases, computed once for each mesh.
 
-Samples are fixed in barycentric coordinates, so that a fit is of the deformed mesh as it will be, flat triangles and
-all, and never of its raw vertices.
+Samples have fixed barycentric coordinates, so that registration moves the deformed mesh itself, which consists of flat
+triangles whatever the deformation is.
 """
 
 from dataclasses import dataclass
@@ -11,21 +11,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from .ffd import KERNEL_WIDTH, Lattice, kernel_basis, symmetric_basis
-from .surfaces import barycentric_samples, cross_products
+from .surfaces import SMALLEST_AREA, barycentric_samples, double_areas
 
-N_SAMPLES = 1024
-N_KERNELS = 192
-N_WATCHED = 768
-SMALLEST_AREA = 1e-12  # twice a face's, in squared canonical units
+N_SAMPLES, N_KERNELS, N_WATCHED = 1024, 192, 768
 
 
 @dataclass(frozen=True)
 class Source:
-    """A mesh ready to be deformed: s surface samples S = A V, and two bases, at vertices and at samples.
+    """A mesh V (n, 3), F (m, 3) with s samples S = A V of its surface, A (s, n) sparse barycentric weights.
 
-    A (s, n) sparse barycentric weights; M (3, n, 32) symmetric lattice basis, MS = A M; centres (k, 3) of the
-    kernels, K (1, n, k) their values, KS = A K; gram (k, k) their values at one another. Two edges, of unit length,
-    of each of q watched faces are E V (2q, 3), and the bases move them by ME (3, 2q, 32) and KE (1, 2q, k).
+    M (3, n, 32) is the symmetric lattice basis at its vertices, MS = A M that at the samples. K (1, n, k) is the kernel
+    basis with `centres` (k, 3), KS = A K, and gram (k, k) its values at the centres. E V (2q, 3) are two edges, of unit
+    length, of each of q watched faces; the bases move them by ME = E M and KE = E K.
     """
 
     V: np.ndarray
@@ -49,23 +46,14 @@ class Source:
 
     @classmethod
     def of(
-        cls,
-        V: np.ndarray,
-        F: np.ndarray,
-        *,
-        rng: np.random.Generator,
-        n_samples: int = N_SAMPLES,
-        centres: np.ndarray | None = None,
+        cls, V: np.ndarray, F: np.ndarray, *, rng: np.random.Generator, n_samples: int = N_SAMPLES, centres=None
     ) -> "Source":
-        """Prepares V (n, 3), F (m, 3); `centres` are farthest points of the samples unless they are given. Raises
-        ValueError if the surface has no area."""
-        A = sampling_matrix(V, F, n_samples, rng)
-        E = edge_matrix(V, F, N_WATCHED, rng)
-        S = A @ V
-        M = symmetric_basis(Lattice.around(V).basis(V))
+        """Prepares V (n, 3), F (m, 3); `centres` (k, 3) are farthest points of the samples unless they are given.
+        Raises ValueError if the surface has no area."""
+        A, E = sampling_matrix(V, F, n_samples, rng), edge_matrix(V, F, N_WATCHED, rng)
+        S, M = A @ V, symmetric_basis(Lattice.around(V).basis(V))
         centres = farthest_points(S, N_KERNELS) if centres is None else centres
-        K = kernel_basis(V, centres, KERNEL_WIDTH)
-        gram = kernel_basis(centres, centres, KERNEL_WIDTH)
+        K, gram = (kernel_basis(X, centres, KERNEL_WIDTH) for X in (V, centres))
         MS, ME = (np.stack([X @ m for m in M]) for X in (A, E))
         return cls(V, F, A, S, M, MS, centres, K[None], (A @ K)[None], gram, E, ME, (E @ K)[None])
 
@@ -73,19 +61,15 @@ class Source:
 def sampling_matrix(V: np.ndarray, F: np.ndarray, n: int, rng: np.random.Generator) -> sp.csr_matrix:
     """A (n, len(V)): A @ V are n samples uniform on the surface, and A @ V' the same places once V has moved."""
     face, weights = barycentric_samples(V, F, n, rng)
-    rows = np.repeat(np.arange(n), 3)
-    return sp.csr_matrix((weights.ravel(), (rows, F[face].ravel())), shape=(n, len(V)))
+    return sp.csr_matrix((weights.ravel(), (np.repeat(np.arange(n), 3), F[face].ravel())), shape=(n, len(V)))
 
 
 def edge_matrix(V: np.ndarray, F: np.ndarray, q: int, rng: np.random.Generator) -> sp.csr_matrix:
-    """E (2q, len(V)): E @ V are two edges of each of at most q random faces, divided by their lengths at rest.
-    Faces without area are left out."""
-    proper = np.flatnonzero(np.linalg.norm(cross_products(V, F), axis=1) > SMALLEST_AREA)
-    faces = F[rng.permutation(proper)[:q]]
-    ends = np.stack([faces[:, 1], faces[:, 2]], axis=1).ravel()
-    starts = np.repeat(faces[:, 0], 2)
-    length = np.linalg.norm(V[ends] - V[starts], axis=1)
-    rows = np.arange(len(ends))
+    """E (2q, len(V)): E @ V are two edges of each of at most q random faces, divided by their lengths at rest. Faces
+    without area are left out."""
+    faces = F[rng.permutation(np.flatnonzero(double_areas(V, F) > SMALLEST_AREA))[:q]]
+    ends, starts = faces[:, 1:].ravel(), np.repeat(faces[:, 0], 2)
+    length, rows = np.linalg.norm(V[ends] - V[starts], axis=1), np.arange(len(ends))
     data, at = np.concatenate([1 / length, -1 / length]), (np.tile(rows, 2), np.concatenate([ends, starts]))
     return sp.csr_matrix((data, at), shape=(len(ends), len(V)))
 

@@ -6,7 +6,7 @@ import ipywidgets
 import k3d
 import numpy as np
 
-from i2m_lib.geometry.ffd import Lattice, symmetry
+from i2m_lib.geometry.ffd import Lattice, displace, symmetric_basis
 from i2m_lib.graph.template_graph import Template
 
 
@@ -61,7 +61,7 @@ def deformed(template: Template, k: int, share: float, point: int, push: list[fl
     d = share * template.d[k]
     d[point] += push
     lattice = Lattice.around(template.V)
-    dP = (symmetry(lattice.shape) @ d.ravel()).reshape(-1, 3)
+    dP = displace(symmetric_basis(np.eye(len(lattice.points))), d)
     return template.decode(d, share * np.eye(len(template.neighbours))[k]), lattice.points + dP
 
 
