@@ -21,7 +21,8 @@ from i2m_lib.graph.template_graph import Template, TemplateGraph
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.settings import Settings
-from i2m_lib.reconstruction.reconstructor import Reconstructor, read_image
+from i2m_lib.reconstruction.reading import read_image
+from i2m_lib.reconstruction.reconstructor import Reconstructor
 
 TARGET = 0.030  # seconds, median
 N_TEMPLATES, N_EDGES = 84, 6
@@ -63,7 +64,7 @@ def parts(reconstructor: Reconstructor, path: Path) -> dict[str, float]:
     with torch.no_grad():
         image = compose(crop_to_mask(rgba.float() / 255, reconstructor.size))
         mark("crop")
-        reconstructor._answer(image)
+        reconstructor._average(image)
     mark("network, on the image and its mirror image")
     answer = reconstructor.reconstruct(path)
     marks.append(time.perf_counter())

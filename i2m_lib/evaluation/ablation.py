@@ -1,4 +1,4 @@
-"""What each term of the loss is worth: networks trained without one, judged on validation."""
+"""What each term of the loss contributes: networks trained without one term, compared on validation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,46 +15,42 @@ from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.train import train
 from i2m_lib.reconstruction.reconstructor import Reconstructor
 
-from .swaps import Distances
+from .distances import Distances
+
+
+def trained(
+    dataset, graph: TemplateGraph, fits, folder: Path, settings: Settings, device: torch.device
+) -> Reconstructor:
+    """A network trained in `folder`, or read there if it was trained before, with its graph."""
+    graph.save(folder / "graph")
+    train(dataset, graph, fits, folder, settings, device=device)
+    return Reconstructor.load(folder, str(device))
 
 
 def ablate(
-    dataset: Dataset,
-    graph: TemplateGraph,
-    fits: dict[str, Fits],
-    folder: str | Path,
-    settings: Settings,
-    *,
-    device: torch.device,
-    n_views: int = 4,
-) -> pd.DataFrame:
-    """Trains a network with all terms and one without each, in folder/<term>; killed, each goes on where it was.
+    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], folder: str | Path, settings: Settings, *,
+    device: torch.device, n_views: int = 4,
+) -> pd.DataFrame:  # fmt: skip
+    """Trains a network with all terms and one without each, in folder/<term>, and compares them on `n_views` views of
+    each validation model.
 
     Returns:
-        A row a network, the first with all terms: without (`nothing`, or a term); on `n_views` views of each validation
-        model the category mean of chamfer_l1 (`limits.Distances`), the share right_category, and the median errors of
-        azimuth and elevation in degrees.
+        A row a network, the first with all terms: without (`nothing`, or a term), category mean of chamfer_l1
+        (`Distances`), share right_category, and median errors of azimuth and elevation in degrees.
     """
     views, images = views_of(dataset, "val", n_views)
-    names, distances = dataset.models.set_index("model_id").category, Distances(dataset)
-    rows = []
+    category, rows = views.model_id.map(dataset.models.set_index("model_id").category), []
     for term in ("nothing", *TERMS):
-        here = Path(folder) / term
-        graph.save(here / "graph")
-        without = () if term == "nothing" else (term,)
-        train(dataset, graph, fits, here, replace(settings, without=without), device=device)
-        answers = Reconstructor.load(here, str(device)).predict(images)
-        turned = np.array([r.azimuth for r in answers]) - views.azimuth
-        tilted = np.array([r.elevation for r in answers]) - views.elevation
-        rows.append(
-            {
-                "without": term,
-                "chamfer_l1": distances.mean(answers, views),
-                "right_category": np.mean(
-                    [r.category == names[m] for r, m in zip(answers, views.model_id, strict=True)]
-                ),
-                "azimuth": np.median(np.abs((turned + 180) % 360 - 180)),
-                "elevation": np.median(np.abs(tilted)),
-            }
-        )
+        without = replace(settings, without=() if term == "nothing" else (term,))
+        answers = trained(dataset, graph, fits, Path(folder) / term, without, device).predict(images)
+        error = pd.DataFrame([(r.azimuth, r.elevation) for r in answers], columns=["azimuth", "elevation"])
+        error -= views[["azimuth", "elevation"]]
+        row = {
+            "without": term,
+            "chamfer_l1": Distances(dataset).mean([(r.V, r.F) for r in answers], views),
+            "right_category": np.mean(category == [r.category for r in answers]),
+            "azimuth": ((error.azimuth + 180) % 360 - 180).abs().median(),
+            "elevation": error.elevation.abs().median(),
+        }
+        rows.append(row)
     return pd.DataFrame(rows)

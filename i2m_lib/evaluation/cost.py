@@ -1,10 +1,10 @@
-"""What an answer costs: seconds, memory and training, for every method that sees an image.
-
-Each method is measured in a process of its own, which loads the run, answers image after image, and does nothing else.
-"""
+"""What an answer costs: seconds, memory and training of methods that see an image, each in a process of its own."""
 
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,84 +12,72 @@ import numpy as np
 import pandas as pd
 import torch
 
-from i2m_lib.dataset.dataset import Dataset, load_images
+from i2m_lib.artefacts import device
+from i2m_lib.dataset.dataset import Dataset, Views, load_images
 from i2m_lib.learning.device import default_device
-from i2m_lib.published.published import PUBLISHED, TRAINED_IN
 from i2m_lib.reconstruction.memory import Memory
-from i2m_lib.reconstruction.reconstructor import Reconstructor
-from i2m_lib.study.provenance import device, read_provenance
 
-from .recognition import Clusters, classifier
+from .ladder import PUBLISHED, RUNGS, rung
+from .method import Method, Network, methods_table
+from .recognition import Clusters, classifier, recognition
 
-# How `Reconstructor.load` is called; recognition needs the network as well, for its codes.
-SETTINGS = {
-    "image2mesh": {},
-    "image2mesh_refined": {"top_k": 3, "refinement": 20},
-    "image_retrieval": {},
-    "cluster_classifier": {},
-}
 STATUS = Path("/proc/self/status")
 
 
-def measure(
-    dataset: Dataset,
-    run: str | Path,
-    memory: str | Path,
-    clusters: Clusters,
-    *,
-    n_images: int = 8,
-    published: bool = False,
-    workers: int = 1,
-) -> pd.DataFrame:
-    """Answers `n_images` views one after the other by each method, `workers` methods at a time, each on one core where
-    there is no GPU.
+def load_method(dataset: Dataset, run: Path, name: str, **search: int) -> Method:
+    """A method of the ladder that sees an image, with what `ladder_methods` keeps in `run`; `search` as in
+    `Reconstructor.load`."""
+    if name in PUBLISHED:
+        return PUBLISHED[name].load(run)
+    network = Network(run, str(default_device()), **search)
+    if name in RUNGS:
+        return rung(name, network)
+    memory = Memory.load(run, network.reconstructor, dataset)
+    choose = memory.retrieve if name == "image_retrieval" else classifier(memory, Clusters.load(run))
+    return recognition(name, dataset, network, choose)
 
-    Args:
-        memory: the file that `Memory.save` wrote.
-        published: measure the published methods too; the run must have trained them.
+
+# By the method's name in the table: functions (dataset, run) -> method.
+LOADERS = {
+    "image2mesh": partial(load_method, name="image2mesh"),
+    "image2mesh_refined": partial(load_method, name="image2mesh", top_k=3, refinement=20),
+    **{name: partial(load_method, name=name) for name in ("image_retrieval", "cluster_classifier", *PUBLISHED)},
+}
+
+
+def measure(
+    dataset: Dataset, run: str | Path, loaders: Mapping[str, Callable], *, n_images: int = 8, workers: int = 1
+) -> pd.DataFrame:
+    """Lets each method answer `n_images` views one by one, `workers` methods at once, on one core each without a GPU.
 
     Returns:
-        A row a method: seconds (an image), loading (seconds before the first), peak_mb (resident memory at its highest,
-        NaN where the system does not tell), gpu_mb (0 without one), the seconds of `preparation`, and device. The
-        published methods run on the CPU.
+        A row a method: seconds (an image), loading (seconds before the first), peak_mb (highest resident memory, NaN
+        where the system does not tell), gpu_mb (0 without one), device, and told and training of `methods_table`.
     """
-    views = dataset.true_views
-    views = views.iloc[np.linspace(0, len(views) - 1, n_images).astype(int)]
-    methods = [*SETTINGS, *(PUBLISHED if published else ())]
+    views = dataset.true_views.iloc[np.linspace(0, len(dataset.true_views) - 1, n_images).astype(int)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        jobs = [pool.submit(_measure, m, dataset.path, Path(run), Path(memory), clusters, views) for m in methods]
-        return pd.DataFrame([job.result() for job in jobs]).assign(device=device())
+        jobs = [pool.submit(_measure, name, load, dataset.path, Path(run), views) for name, load in loaders.items()]
+        return pd.concat([job.result() for job in jobs], ignore_index=True)
 
 
-def _measure(method: str, dataset_path: Path, run: Path, memory: Path, clusters: Clusters, views: pd.DataFrame) -> dict:
+def _measure(
+    name: str, load: Callable[[Dataset, Path], Method], path: Path, run: Path, views: pd.DataFrame
+) -> pd.DataFrame:
     torch.set_num_threads(1)
-    dataset, start = Dataset.open(dataset_path), time.perf_counter()
-    answer = answerer(method, run, memory, clusters)
+    dataset, start = Dataset.open(path), time.perf_counter()
+    method = load(dataset, run)
     loading = time.perf_counter() - start
-    images, synsets = load_images(dataset, views["index"].to_numpy()), views.synset.tolist()
-    answer(images[:1], synsets[:1])  # the first one pays for what is made once
+    rows = [views.iloc[[i]].reset_index(drop=True) for i in range(len(views))]
+    shown = [Views(row, load_images(dataset, row["index"].to_numpy())) for row in rows]
+    method.answer(replace(shown[0]))  # the first answer includes what is computed only once
     start = time.perf_counter()
-    for image, synset in zip(images, synsets, strict=True):
-        answer(image[None], [synset])
-    seconds = (time.perf_counter() - start) / len(images)
+    for one in shown:
+        method.answer(one)
+    seconds = (time.perf_counter() - start) / len(shown)
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-    measured = {"method": method, "seconds": seconds, "loading": loading, "peak_mb": peak_mb(), "gpu_mb": gpu}
-    return measured | preparation(run, method)
-
-
-def answerer(method: str, run: Path, memory: Path, clusters: Clusters):
-    """What answers images (b, 4, h, w) uint8, of categories that the published methods are told, by a method."""
-    if method in PUBLISHED:
-        network = PUBLISHED[method].load(run)
-        return lambda images, synsets: [r.V for r in network.predict(images, synsets)]
-    reconstructor = Reconstructor.load(run, str(default_device()), **SETTINGS[method])
-    if method.startswith("image2mesh"):
-        return lambda images, _: [r.V for r in reconstructor.predict(images)]
-    known = Memory.load(memory)
-    if method == "image_retrieval":
-        return lambda images, _: known.retrieve(reconstructor.codes(images))
-    classify = classifier(known, clusters)
-    return lambda images, _: classify(reconstructor.codes(images))
+    measured = {"seconds": seconds, "loading": loading, "peak_mb": peak_mb(), "gpu_mb": gpu, "device": device()}
+    budget = methods_table([method]).drop(columns=["method", "device"]).rename(columns={"seconds": "training"})
+    return pd.DataFrame([{"method": name, **measured}]).join(budget)
 
 
 def peak_mb() -> float:
@@ -98,13 +86,3 @@ def peak_mb() -> float:
         return np.nan
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
-
-
-def preparation(run: str | Path, method: str) -> dict[str, float]:
-    """Seconds that the run spent before the method could answer: `graph` and `training`; NaN where it recorded none.
-    Recognition uses no template, but the codes of a network that learnt from them."""
-    run = Path(run)
-    seconds = read_provenance(run)["notebooks"].get("02_template_graph", {}).get("seconds", np.nan)
-    histories = sorted((run / TRAINED_IN.get(method, "training")).rglob("history.parquet"))
-    training = sum(pd.read_parquet(path).seconds.sum() for path in histories) if histories else np.nan
-    return {"graph": seconds, "training": training}

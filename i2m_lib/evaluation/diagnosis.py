@@ -1,107 +1,126 @@
-"""Where accuracy is lost: which template was chosen, from where the object was seen, and what ails the worst answers.
+"""Where accuracy is lost: which template was chosen, from where the object was seen, what is wrong with bad answers."""
 
-Errors are `limits.Distances`: Chamfer-L1 on a few thousand samples, in units of the shape's longest edge.
-"""
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from i2m_lib.dataset.dataset import Dataset, load_images
+from i2m_lib.artefacts import Key, read_key, require
+from i2m_lib.dataset.dataset import Dataset, Views, chunks
 from i2m_lib.geometry.nearest import Target
 from i2m_lib.geometry.registration import fit_cost, fit_ffd
 from i2m_lib.geometry.source_mesh import N_SAMPLES
-from i2m_lib.graph.fits import Fits
-from i2m_lib.graph.oracles import prepare
+from i2m_lib.graph.correspondence import prepare
+from i2m_lib.graph.fits import Fits, fit_split
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.reconstruction.doubt import masks_of, signs_of_doubt
 from i2m_lib.reconstruction.memory import Memory
 from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor
 
-from .ladder import surface_of
-from .swaps import Distances
+from . import swaps
+from .distances import Distances
+from .method import surface_of
+from .tables import inputs_of, kept_table
 
-CHUNK = 512  # views whose answers are held at once
+VERSION = 1  # Raise it when results change.
 TOP = (1, 3, 5)
 
 
-def diagnose(
-    dataset: Dataset,
-    reconstructor: Reconstructor,
-    memory: Memory,
-    fits: dict[str, Fits],
-    *,
-    split: str = "test",
-    n_views: int,
-    seed: int,
-    workers: int = -1,
-) -> pd.DataFrame:
-    """The answers to the first `n_views` views of each fitted model of a split, a row each.
+def kept_diagnosis(
+    run: str | Path, dataset: Dataset, reconstructor: Reconstructor, *, n_views: int, seed: int, workers: int = -1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`diagnose` and `swap_parts`, with a column `reason`, of the test split: kept in `run`/diagnosis.parquet and
+    swaps.parquet, made anew if they are of other parameters, dataset, graph or model."""
+    run, inputs, how = Path(run), inputs_of(dataset, run), {"split": "test", "workers": workers}
+    fits = cache(lambda: fit_split(dataset, reconstructor.graph, seed=seed, **how))
 
-    Returns:
-        The columns of `dataset.views` and: category, predicted and its probability; chamfer_l1, and floor, that of the
-        shape itself, which is all noise of sampling; the signs of doubt
-        (`doubt`); template, the selected one, best, the one that fits the shape best, rank, the place of the best among
-        the network's guesses, from 0, and regret, by how much the selected one fits worse (`template_choice`).
-    """
-    models = dataset.select(split).set_index("model_id")
-    views = dataset.first_views(models[models.synset.isin(list(fits))].reset_index(), n_views)
-    parts, distances = [], Distances(dataset, seed)
-    for first in range(0, len(views), CHUNK):
-        part = views.iloc[first : first + CHUNK].reset_index(drop=True)
-        images = load_images(dataset, part["index"].to_numpy())
-        answers, shapes = reconstructor.predict(images), part.model_id.unique().tolist()
-        floors = distances.of_all([surface_of(dataset, m) for m in shapes], shapes, workers)
-        named = {
-            "category": part.model_id.map(models.category),
-            "predicted": [r.category for r in answers],
-            "probability": [r.category_probabilities[r.category] for r in answers],
-            "chamfer_l1": distances.of_all([(r.V, r.F) for r in answers], part.model_id.tolist(), workers),
-            "floor": part.model_id.map(dict(zip(shapes, floors, strict=True))),
-        }
-        signs = signs_of_doubt(answers, masks_of(images), memory, workers=workers)
-        choice = template_choice(dataset, reconstructor.graph, fits, part, answers, seed)
-        parts.append(pd.concat([part.assign(**named), signs, choice], axis=1))
+    def diagnosed() -> pd.DataFrame:
+        memory = Memory.kept(run, reconstructor, dataset)
+        return diagnose(dataset, reconstructor, memory, fits(), n_views=n_views, seed=seed, **how)
+
+    def swapped() -> pd.DataFrame:
+        table = swaps.swap_parts(dataset, reconstructor, fits(), **how)
+        return table.assign(reason=reasons(diagnosis, table).to_numpy())
+
+    key = Key("diagnosis", VERSION, {"n_views": n_views, "seed": seed}, inputs)
+    diagnosis = kept_table(run / "diagnosis.parquet", key, diagnosed)
+    return diagnosis, kept_table(run / "swaps.parquet", Key("swaps", swaps.VERSION, {"seed": seed}, inputs), swapped)
+
+
+def read_diagnosis(run: str | Path, dataset: Dataset) -> pd.DataFrame:
+    """`run`/diagnosis.parquet. Raises StaleError if it is missing, or of another dataset, graph or model."""
+    path = Path(run) / "diagnosis.parquet"
+    found = read_key(path)
+    key = Key("diagnosis", VERSION, found.parameters if found else {}, inputs_of(dataset, run))
+    require(path, key, "run 04_evaluation again")
+    return pd.read_parquet(path)
+
+
+def diagnose(
+    dataset: Dataset, reconstructor: Reconstructor, memory: Memory, fits: dict[str, Fits], *, split: str, n_views: int,
+    seed: int, workers: int = -1,
+) -> pd.DataFrame:  # fmt: skip
+    """The columns of `judged` and `template_choice` for the first `n_views` views of each fitted model of a split."""
+    models, parts, distances = dataset.select(split), [], Distances(dataset, seed)
+    for chunk in chunks(dataset, dataset.first_views(models[models.synset.isin(list(fits))], n_views), 512):
+        answers = reconstructor.predict(chunk.images)
+        table = judged(dataset, chunk, answers, memory, distances, workers)
+        choice = template_choice(dataset, reconstructor.graph, fits, chunk.rows, answers, seed)
+        parts.append(table.join(choice))
     return pd.concat(parts, ignore_index=True)
 
 
-def template_choice(
-    dataset: Dataset,
-    graph: TemplateGraph,
-    fits: dict[str, Fits],
-    views: pd.DataFrame,
-    answers: list[Reconstruction],
-    seed: int,
+def judged(
+    dataset: Dataset, views: Views, answers: list[Reconstruction], memory: Memory, distances: Distances, workers: int
 ) -> pd.DataFrame:
-    """How well templates were chosen, a row for each view: template, best, rank and regret, as `diagnose` says.
+    """A row for the answer to each view: the columns of `Dataset.views`, category, predicted and its probability,
+    chamfer_l1 (`distances`), floor, that of the model itself, and the signs of doubt."""
+    rows, shapes = views.rows, views.rows.model_id.unique().tolist()
+    floors = distances.of_all([surface_of(dataset, m) for m in shapes], shapes, workers)
+    return rows.assign(
+        category=rows.model_id.map(dataset.models.set_index("model_id").category),
+        predicted=[r.category for r in answers],
+        probability=[r.category_probabilities[r.category] for r in answers],
+        chamfer_l1=distances.of_all([(r.V, r.F) for r in answers], rows.model_id, workers),
+        floor=rows.model_id.map(dict(zip(shapes, floors, strict=True))),
+    ).join(signs_of_doubt(answers, masks_of(views.images), memory, workers=workers))
 
-    Regret is the difference of both templates' Chamfer-L1 after their lattices were fitted to the shape, on 1,024
-    samples, in units of its longest edge; a template of another category is fitted as well.
-    """
-    costs, edges, rows = {}, {}, []
-    for synset, fit in fits.items():
-        ids = [t.model_id for t in graph.of(synset)]
-        costs |= {
-            (m, t): c for m, row in zip(fit.model_ids, fit.cost, strict=True) for t, c in zip(ids, row, strict=True)
-        }
+
+def template_choice(
+    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], views: pd.DataFrame, answers: list[Reconstruction],
+    seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """How well templates were chosen, a row a view: template, the selected one; best, the one that fits the shape best;
+    rank of the best among the network's guesses, from 0; and regret, by how much the selected one fits worse, by
+    Chamfer-L1 after fitting the lattice, on 1,024 samples in units of the longest edge."""
+
+    @cache
+    def shape(synset: str, model_id: str) -> tuple[dict[str, float], Target, float]:
+        fit, mesh = fits[synset], dataset.mesh(model_id)
+        cost = fit.cost[fit.model_ids.tolist().index(model_id)]
+        costs = dict(zip((t.model_id for t in graph.of(synset)), cost, strict=True))
+        return costs, Target.of(mesh.S[:N_SAMPLES]), np.ptp(mesh.V, axis=0).max()
+
+    @cache
+    def foreign(view_of: tuple[str, str], template: int) -> float:
+        source, target = prepare([graph.templates[template]], seed)[0], shape(*view_of)[1]
+        return fit_cost(source, fit_ffd(source, target), target)
+
+    rows, slot = [], {t.model_id: i for i, t in enumerate(graph.templates)}
     for view, r in zip(views.itertuples(), answers, strict=True):
-        shape, said = view.model_id, r.template.model_id
-        own = [i for i, t in enumerate(graph.templates) if t.synset == view.synset]
-        best = min(own, key=lambda i: costs[shape, graph.templates[i].model_id])
-        if (shape, said) not in costs:
-            source, target = prepare([r.template], seed)[0], Target.of(dataset.mesh(shape).S[:N_SAMPLES])
-            costs[shape, said] = fit_cost(source, fit_ffd(source, target), target)
-        if shape not in edges:
-            edges[shape] = np.ptp(dataset.mesh(shape).V, axis=0).max()
-        name = graph.templates[best].model_id
-        rank = int((r.probabilities > r.probabilities[best]).sum())
-        rows.append((said, name, rank, (costs[shape, said] - costs[shape, name]) / edges[shape]))
+        costs, _, edge = shape(view.synset, view.model_id)
+        said, best = r.template.model_id, min(costs, key=costs.get)
+        cost = costs[said] if said in costs else foreign((view.synset, view.model_id), slot[said])
+        rank = int((r.probabilities > r.probabilities[slot[best]]).sum())
+        rows.append((said, best, rank, (cost - costs[best]) / edge))
     return pd.DataFrame(rows, columns=["template", "best", "rank", "regret"])
 
 
 def template_summary(diagnosis: pd.DataFrame, graph: TemplateGraph) -> pd.DataFrame:
-    """A row for each category and for `all`: templates; top_1, top_3, top_5, the share of views whose best-fitting
-    template is among the network's first guesses; regret, its mean; never_used and never_best, how many templates no
-    view selected, and how many fit no shape best."""
+    """A row for each category and for `all`: templates; top_1, top_3, top_5, the share of views whose best template is
+    among the network's first guesses; mean regret; never_used and never_best, how many templates no view selected, and
+    how many are best for no shape."""
     names = dict(zip(diagnosis.synset, diagnosis.category, strict=True))
     groups = [(name, diagnosis[diagnosis.synset == s], graph.of(s)) for s, name in names.items()]
     rows = []
@@ -114,15 +133,11 @@ def template_summary(diagnosis: pd.DataFrame, graph: TemplateGraph) -> pd.DataFr
 
 
 def reasons(diagnosis: pd.DataFrame, swapped: pd.DataFrame) -> pd.Series:
-    """Why each answer of `limits.limits` is as far off as it is, by model_id.
-
-    `wrong category`; else `beyond the representation`, where all parts put right leave more than half of what the
-    distance exceeds its floor by; else the part, put right, that gains most: `wrong template`, `wrong deformation` or
-    `wrong weights`.
-    """
+    """Why the answers of `swap_parts` are wrong, by model_id: `wrong category`; else `beyond the representation`, if
+    the right parts leave more than half of the distance above the floor; else the part that gains most when replaced by
+    the right one: `wrong template`, `wrong deformation` or `wrong weights`."""
     first = diagnosis.groupby("model_id").first().loc[swapped.model_id]
-    parts = swapped[["template", "deformation", "weights"]]
-    found = ("wrong " + parts.idxmin(axis=1)).to_numpy()
+    found = ("wrong " + swapped[["template", "deformation", "weights"]].idxmin(axis=1)).to_numpy()
     halfway = (swapped["as predicted"] + first.floor.to_numpy()) / 2
     found = np.where(swapped["all"] > halfway, "beyond the representation", found)
     found = np.where(first.predicted != first.category, "wrong category", found)

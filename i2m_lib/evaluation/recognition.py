@@ -1,129 +1,158 @@
-"""What recognition answers: training shapes, whole and undeformed.
+"""Recognition: methods that answer with a training shape, whole and undeformed."""
 
-Methods that see an image answer once a view and predict the category. `random_shape` and `mean_shape` are told it, and
-the oracles know the test shape itself.
-"""
-
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from pykdtree.kdtree import KDTree
+from torch import Tensor
 from torch.nn.functional import one_hot
 
+from i2m_lib.artefacts import Key, keep
 from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.files import save_json
 from i2m_lib.geometry.nearest import Target, chamfer
-from i2m_lib.reconstruction.memory import Memory
+from i2m_lib.geometry.surfaces import Surface
+from i2m_lib.reconstruction.memory import BLOCK, Memory, codes_of
 
-# Nearest-shape searches compare few samples with all shapes, then many samples with the few best.
-FEW_SAMPLES, N_BEST = 512, 5
-# Of a larger category, as many shapes stand for all when medoids are sought: their cost is quadratic.
-MOST_COMPARED = 400
+from .method import FromImage, Network, surface_of
+
+VERSION = 1  # Raise it when results change.
+FEW_SAMPLES, N_BEST = 512, 5  # samples by which all shapes are ranked; shapes that are then compared by all samples
+MOST_COMPARED = 400  # shapes of a category that medoids are sought among: the cost is quadratic
 RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Training shapes that recognition may answer with: model_ids (n,), synsets (n,), samples S (n, k, 3)."""
+    """The n training shapes: model_ids (n,), synsets (n,) and few samples (n, k, 3) float32, which worker processes
+    share by joblib's memory mapping."""
 
     model_ids: np.ndarray
     synsets: np.ndarray
-    S: np.ndarray
+    few: np.ndarray
 
     @classmethod
-    def of(cls, dataset: Dataset, model_ids: list[str]) -> "Shapes":
-        synsets = dataset.models.set_index("model_id").synset.loc[model_ids].to_numpy()
-        return cls(np.array(model_ids), synsets, np.stack([dataset.mesh(m).S for m in model_ids]))
+    def of(cls, dataset: Dataset) -> "Shapes":
+        """The training shapes of a dataset."""
+        train = dataset.select("train")
+        few = np.stack([dataset.mesh(m).S[:FEW_SAMPLES].astype(np.float32) for m in train.model_id])
+        return cls(train.model_id.to_numpy(str), train.synset.to_numpy(str), few)
 
-    def select(self, rows: np.ndarray) -> "Shapes":
-        """The shapes of `rows`, indices or bool."""
-        return Shapes(self.model_ids[rows], self.synsets[rows], self.S[rows])
-
-    def nearest(self, S: np.ndarray) -> str:
-        """The shape with the lowest Chamfer-L1 to samples S (k, 3)."""
-        few, every = (Target.of(X) for X in (S[:FEW_SAMPLES], S))
-        # Half of one direction is the least that a distance can be: most shapes need no other.
-        there = KDTree(few.points).query(self.few.reshape(-1, 3))[0].reshape(len(self.S), -1).mean(1)
+    def nearest(self, S: np.ndarray) -> list[str]:
+        """The N_BEST shapes with the lowest Chamfer-L1 to samples S (k, 3) by few samples, nearest first."""
+        few, there = Target.of(S[:FEW_SAMPLES]), np.empty(len(self.few))
+        tree = KDTree(few.points)
+        for i in range(0, len(there), 1024):
+            block = self.few[i : i + 1024].astype(float)
+            there[i : i + 1024] = tree.query(block.reshape(-1, 3))[0].reshape(len(block), -1).mean(1)
         best = []
         for i in np.argsort(there):
+            # The distance is at least half of one direction: all that follow are farther away.
             if len(best) == N_BEST and there[i] / 2 >= best[-1][0]:
                 break
-            best = sorted([*best, (chamfer(self.few[i], few), i)])[:N_BEST]
-        return self.model_ids[min((i for _, i in best), key=lambda i: chamfer(self.S[i], every))]
+            best = sorted([*best, (chamfer(self.few[i].astype(float), few), i)])[:N_BEST]
+        return [str(self.model_ids[i]) for _, i in best]
 
-    @property
-    def few(self) -> np.ndarray:
-        """(n, FEW_SAMPLES, 3) of the samples."""
-        return self.S[:, :FEW_SAMPLES]
 
-    @cached_property
-    def distances(self) -> np.ndarray:
-        """Chamfer-L1 (n, n) on few samples."""
-        few = [Target.of(x) for x in self.few]
-        D = np.zeros((len(few), len(few)))
-        for i in range(len(few)):
-            for j in range(i):
-                # Both trees are there already, so each direction is one query.
-                there, back = (X.tree.query(Y.points)[0].mean() for X, Y in ((few[i], few[j]), (few[j], few[i])))
-                D[i, j] = D[j, i] = (there + back) / 2
-        return D
+def pairwise(points: np.ndarray) -> np.ndarray:
+    """Chamfer-L1 (n, n) between shapes with samples (n, k, 3)."""
+    targets, D = [Target.of(x) for x in points.astype(float)], np.zeros((len(points), len(points)))
+    for i, j in zip(*np.tril_indices(len(D), -1), strict=True):
+        D[i, j] = D[j, i] = chamfer(targets[j], targets[i])
+    return D
 
-    def medoid(self) -> str:
-        """The shape with the lowest mean distance to all others."""
-        return self.model_ids[self.distances.sum(1).argmin()]
 
-    def cluster(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Medoids, as indices (k,), and the cluster (n,) of each shape: k-medoids from farthest-first seeds.
-
-        Every medoid is the shape with the least total distance to its cluster; every shape is nearest to its medoid.
-        """
-        D, medoids = self.distances, [int(self.distances.sum(1).argmin())]
-        while len(medoids) < min(k, len(D)):
-            medoids.append(int(D[medoids].min(0).argmax()))
-        medoids = np.array(medoids)
-        while True:
-            cluster = D[medoids].argmin(0)
-            members = [np.flatnonzero(cluster == c) for c in range(len(medoids))]
-            better = np.array([m[D[np.ix_(m, m)].sum(1).argmin()] for m in members])
-            if D[better].min(0).sum() >= D[medoids].min(0).sum():
-                return medoids, cluster
-            medoids = better
+def cluster(D: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """k-medoids of distances D (n, n), the first seed the medoid of all and each next the farthest from those before:
+    medoids, as indices (k,), and clusters (n,). Every medoid has the least total distance to its cluster, and every
+    shape is nearest to its medoid."""
+    medoids = [int(D.sum(1).argmin())]
+    while len(medoids) < min(k, len(D)):
+        medoids.append(int(D[medoids].min(0).argmax()))
+    medoids = np.array(medoids)
+    while True:
+        clusters = D[medoids].argmin(0)
+        members = [np.flatnonzero(clusters == c) for c in range(len(medoids))]
+        better = np.array([m[D[np.ix_(m, m)].sum(1).argmin()] for m in members])
+        if D[better].min(0).sum() >= D[medoids].min(0).sum():
+            return medoids, clusters
+        medoids = better
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters of training shapes: the medoid (k,) model id of each, and {model_id: cluster} of their members."""
+    """Clusters of training shapes: model ids of their medoids (k,), {model_id: its cluster}, and {synset: model id of
+    the category's medoid}."""
 
-    medoids: np.ndarray
+    medoids: list[str]
     of_model: dict[str, int]
+    mean_shapes: dict[str, str]
 
     @classmethod
-    def of(cls, parts: list[Shapes], sizes: list[int]) -> "Clusters":
-        """Clusters each category by itself, parts into sizes."""
-        medoids, of_model = [], {}
-        for shapes, k in zip(parts, sizes, strict=True):
-            chosen, cluster = shapes.cluster(k)
-            of_model |= dict(zip(shapes.model_ids.tolist(), (cluster + len(medoids)).tolist(), strict=True))
-            medoids += shapes.model_ids[chosen].tolist()
-        return cls(np.array(medoids), of_model)
+    def of(cls, shapes: Shapes, sizes: dict[str, int], *, seed: int, workers: int = -1) -> "Clusters":
+        """Clusters each category by itself, by {synset: number of clusters}."""
+        rng, parts, found = np.random.default_rng(seed), [], cls([], {}, {})
+        for synset in sizes:
+            rows = np.flatnonzero(shapes.synsets == synset)
+            parts.append(np.sort(rng.choice(rows, min(len(rows), MOST_COMPARED), replace=False)))
+        distances = Parallel(n_jobs=workers)(delayed(pairwise)(shapes.few[rows]) for rows in parts)
+        for (synset, k), rows, D in zip(sizes.items(), parts, distances, strict=True):
+            (medoids, clusters), ids = cluster(D, k), shapes.model_ids[rows]
+            found.of_model.update(zip(ids.tolist(), (clusters + len(found.medoids)).tolist(), strict=True))
+            found.medoids.extend(ids[medoids].tolist())
+            found.mean_shapes[synset] = str(ids[D.sum(1).argmin()])
+        return found
+
+    @classmethod
+    def kept(cls, run: str | Path, dataset: Dataset, shapes: Shapes, sizes: dict[str, int], *, seed: int, workers: int):
+        """`Clusters.of`, kept in `run`/clusters.json; made anew if they are of other parameters or another dataset."""
+        key = Key("clusters", VERSION, {"sizes": sizes, "seed": seed}, {"dataset": dataset.digest})
+        path = Path(run) / "clusters.json"
+        keep(path, key, lambda: save_json(path, asdict(cls.of(shapes, sizes, seed=seed, workers=workers))))
+        return cls.load(run)
+
+    @classmethod
+    def load(cls, run: str | Path) -> "Clusters":
+        """Those kept last in `run`."""
+        return cls(**json.loads((Path(run) / "clusters.json").read_text()))
 
 
-def classifier(memory: Memory, clusters: Clusters) -> Callable[[torch.Tensor], list[str]]:
-    """What names the medoids of the clusters of codes (b, n_code), by ridge regression from codes onto clusters.
-
-    Every cluster weighs the same, as every category does in training.
-    """
+def classifier(memory: Memory, clusters: Clusters) -> Callable[[Tensor], list[str]]:
+    """A function from codes (b, n_code) to medoids of clusters: ridge regression of clusters on codes, in which every
+    cluster weighs the same, as every category does in training."""
     known = np.flatnonzero([m in clusters.of_model for m in memory.model_ids])
     label = torch.tensor([clusters.of_model[m] for m in memory.model_ids[known]])
-    Z = _with_one(memory.codes[known]).double()
-    weight = (1 / label.bincount(minlength=len(clusters.medoids)).clamp(min=1).double())[label, None]
-    gram = Z.T @ (weight * Z)
+    weight, gram, target = 1 / label.bincount(minlength=len(clusters.medoids)).clamp(min=1).double(), 0.0, 0.0
+    for rows, labels in zip(torch.tensor(known).split(BLOCK), label.split(BLOCK), strict=True):
+        Z, w = _with_one(memory.codes[rows]).double(), weight[labels, None]
+        gram, target = gram + Z.T @ (w * Z), target + Z.T @ (w * one_hot(labels, len(weight)).double())
     gram += RIDGE * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
-    W = torch.linalg.solve(gram, Z.T @ (weight * one_hot(label, len(clusters.medoids)).double()))
-    return lambda codes: clusters.medoids[(_with_one(codes).double() @ W).argmax(1).numpy()].tolist()
+    W = torch.linalg.solve(gram, target)
+    return lambda codes: [clusters.medoids[i] for i in (_with_one(codes).double() @ W).argmax(1)]
 
 
-def _with_one(codes: torch.Tensor) -> torch.Tensor:
+def _with_one(codes: Tensor) -> Tensor:
     return torch.cat([codes, torch.ones(len(codes), 1)], 1)
+
+
+def recognition(name: str, dataset: Dataset, network: Network, choose: Callable[[Tensor], list[str]]) -> FromImage:
+    """A method that answers with the training shapes that `choose` names for codes (b, n_code): `Memory.retrieve` or a
+    `classifier`."""
+    return FromImage(name, network, lambda answers: [surface_of(dataset, m) for m in choose(codes_of(answers))])
+
+
+def random_shape(dataset: Dataset, view: tuple, seed: int) -> Surface:
+    """A random training shape of the category, drawn by the seed and the model's position in its split."""
+    position = dataset.models.groupby("split").cumcount()[dataset.models.model_id == view.model_id].item()
+    same = dataset.select("train", view.synset).model_id.to_numpy()
+    return surface_of(dataset, np.random.default_rng([seed, position]).choice(same))
+
+
+def mean_shape(dataset: Dataset, view: tuple, mean_shapes: dict[str, str]) -> Surface:
+    """The medoid of the category, by {synset: model id}."""
+    return surface_of(dataset, mean_shapes[view.synset])

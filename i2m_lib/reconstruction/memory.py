@@ -1,47 +1,81 @@
-"""The codes of all training views: what retrieval answers from, and what doubt is measured against."""
+"""The codes of all training views, which retrieval and doubt compare an image with."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
+from i2m_lib.artefacts import Key, keep, require
 from i2m_lib.dataset.dataset import Dataset, load_images
 from i2m_lib.files import save_npz
 
-from .reconstructor import Reconstructor
+from .reconstructor import BATCH, Reconstruction, Reconstructor
+
+VERSION = 1  # Raise it when results change.
+BLOCK = 65_536  # training views that are compared at once
 
 
 @dataclass(frozen=True)
 class Memory:
     """Codes z (n, n_code), of length 1, of all training views, and the model_ids (n,) that they show."""
 
-    codes: torch.Tensor
+    codes: Tensor
     model_ids: np.ndarray
 
     @classmethod
     def of(cls, reconstructor: Reconstructor, dataset: Dataset) -> "Memory":
+        """The codes of a dataset's training views, 1,024 of which are read at a time."""
         views = dataset.true_views[dataset.true_views.model_id.isin(dataset.select("train").model_id)]
         parts = np.array_split(views["index"].to_numpy(), len(views) // 1024 + 1)
-        codes = torch.cat([reconstructor.codes(load_images(dataset, rows)) for rows in parts])
-        return cls(codes, views.model_id.to_numpy())
-
-    def save(self, path: str | Path) -> None:
-        save_npz(path, codes=self.codes.half().numpy(), model_ids=self.model_ids.astype(str))
+        images = (part for rows in parts for part in load_images(dataset, rows).split(BATCH))
+        z = torch.cat([reconstructor.outputs(part)["z"] for part in images])
+        return cls(normalize(z, dim=1), views.model_id.to_numpy(str))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Memory":
-        """Raises FileNotFoundError if 04_evaluation has not saved it."""
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path} is not there: run 04_evaluation first.")
+    def kept(cls, run: str | Path, reconstructor: Reconstructor, dataset: Dataset) -> "Memory":
+        """`run`/memory.npz, made anew if it is of another model or dataset."""
+
+        def make() -> None:
+            memory = cls.of(reconstructor, dataset)
+            save_npz(path, codes=memory.codes.numpy(), model_ids=memory.model_ids)
+
+        path = Path(run) / "memory.npz"
+        keep(path, _key(reconstructor, dataset), make)
+        return cls.load(run, reconstructor, dataset)
+
+    @classmethod
+    def load(cls, run: str | Path, reconstructor: Reconstructor, dataset: Dataset) -> "Memory":
+        """`run`/memory.npz. Raises StaleError if it is missing, or of another model or dataset."""
+        path = Path(run) / "memory.npz"
+        require(path, _key(reconstructor, dataset), "run 04_evaluation again")
         with np.load(path, allow_pickle=False) as file:
-            return cls(normalize(torch.from_numpy(file["codes"]).float(), dim=1), file["model_ids"])
+            return cls(torch.from_numpy(file["codes"]), file["model_ids"])
 
-    def retrieve(self, codes: torch.Tensor) -> list[str]:
+    def retrieve(self, codes: Tensor) -> list[str]:
         """For each code (b, n_code) the training model that has the view with the nearest code."""
-        return self.model_ids[(codes @ self.codes.T).argmax(1).numpy()].tolist()
+        return self.model_ids[self._nearest(codes)[1].numpy()].tolist()
 
-    def similarity(self, codes: torch.Tensor) -> np.ndarray:
-        """Cosine (b,) of each code with the nearest training code."""
-        return (normalize(codes, dim=1) @ self.codes.T).amax(1).numpy()
+    def similarity(self, codes: Tensor) -> np.ndarray:
+        """Cosine (b,) of each code (b, n_code) with the nearest training code."""
+        return self._nearest(normalize(codes, dim=1))[0].numpy()
+
+    def _nearest(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest product (b,) of each code with a training code, and the row (b,) of that training code."""
+        best, at = torch.full((len(codes),), -torch.inf), torch.zeros(len(codes), dtype=torch.long)
+        for start in range(0, len(self.codes), BLOCK):
+            value, row = (codes @ self.codes[start : start + BLOCK].T).max(1)
+            at = torch.where(value > best, row + start, at)
+            best = torch.maximum(value, best)
+        return best, at
+
+
+def codes_of(answers: list[Reconstruction]) -> Tensor:
+    """Image codes (b, n_code) of answers, of length 1."""
+    return normalize(torch.from_numpy(np.array([r.z for r in answers])).float(), dim=1)
+
+
+def _key(reconstructor: Reconstructor, dataset: Dataset) -> Key:
+    return Key("memory", VERSION, inputs={"model": reconstructor.digest, "dataset": dataset.digest})

@@ -15,8 +15,8 @@ import torch
 import trimesh
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from i2m_lib.artefacts import sha256
 from i2m_lib.graph.originals import dress
 from i2m_lib.graph.template_graph import Template, TemplateGraph
 from i2m_lib.learning.azimuth import mirrored, mode
@@ -25,17 +25,16 @@ from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.train import categories_of, load_model
 from i2m_lib.paths import project_root
 
+from .reading import read_image
 from .search import Search, used_weights
 
 PRETRAINED = project_root() / "results" / "reference" / "pretrained"
-# An image without transparency shows its object on white; scans and JPEG are not quite white.
-NEARLY_WHITE = 245
-WORKING_SIZE = 256
+BATCH = 256  # images in one pass of the network
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What one image says: a template, how to deform it, and how sure the network is.
+    """The answer to one image: a template, its deformation, and probabilities.
 
     d (32, 3) lattice displacements, weights (E,) of the template's neighbours, probabilities (T,) of all templates
     of the graph, category_probabilities {name: p}; azimuth and elevation of the camera in degrees; z the image code.
@@ -53,11 +52,12 @@ class Reconstruction:
 
     @cached_property
     def V(self) -> np.ndarray:
-        """Vertices (n, 3) in the canonical frame; faces and colours are the template's."""
+        """Vertices (n, 3) in the canonical frame."""
         return self.template.decode(self.d, self.weights)
 
     @property
     def F(self) -> np.ndarray:
+        """Faces (m, 3), those of the template."""
         return self.template.F
 
     @property
@@ -66,7 +66,7 @@ class Reconstruction:
         return trimesh.Trimesh(self.V, self.F, face_colors=self.template.C, process=False)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the mesh as .glb, .obj, .ply or whatever else trimesh knows, with the template's textures where its
+        """Writes the mesh as .glb, .obj, .ply or another format that trimesh knows, with textures where the template's
         original was kept; returns the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,47 +77,43 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """A trained network with its graph of templates; `size` is the side of its input in pixels.
-
-    The most probable template is decoded as predicted, unless there is a `search` among several and for a better
-    deformation.
-    """
+    """A trained network with its template graph; `size`: side of its input in pixels; `categories`: {synset: name};
+    `digest`: sha256 of the weights. With a `search`, several templates are tried and refined; without, the most
+    probable template is decoded as predicted."""
 
     model: Image2Mesh
     graph: TemplateGraph
     size: int
     categories: dict[str, str]
     search: Search | None = None
+    digest: str = ""
 
     @classmethod
     def load(
         cls, run: str | Path = PRETRAINED, device: str = "cpu", *, top_k: int = 1, refinement: int = 0
     ) -> "Reconstructor":
-        """Loads a run's graph and model, by default the pretrained ones. With them the `top_k` most probable templates
-        are tried and each is refined by `refinement` steps against the mask; by default neither. Raises
-        FileNotFoundError, with the notebook to run, if there is no model."""
-        graph = TemplateGraph.load(Path(run) / "graph")
+        """Loads graph and model of a run. The `top_k` most probable templates are tried, and each is refined by
+        `refinement` steps against the mask. Raises FileNotFoundError, naming the notebook to run, without a model."""
+        run = Path(run)
+        graph = TemplateGraph.load(run / "graph")
         model, settings = load_model(run, graph)
         search = Search(model, graph, top_k, refinement) if top_k > 1 or refinement else None
-        return cls(model.to(device), graph, settings.size, categories_of(run), search)
+        digest = sha256(run / "model.safetensors")
+        return cls(model.to(device), graph, settings.size, categories_of(run), search, digest)
 
     def reconstruct(self, image: str | Path | Image.Image | np.ndarray) -> Reconstruction:
-        """One image of one object, transparent or white around it: a path, a PIL image or an array (h, w, 3 or 4)
+        """One image of one object on transparent or white ground: a path, a PIL image or an array (h, w, 3 or 4)
         uint8. Raises ValueError if it cannot be read or shows nothing."""
-        rgba = torch.from_numpy(read_image(image)).permute(2, 0, 1)[None]
-        return self.predict(rgba)[0]
+        return self.predict(torch.from_numpy(read_image(image)).permute(2, 0, 1)[None])[0]
 
-    def predict(self, rgba: Tensor, batch_size: int = 256) -> list[Reconstruction]:
-        """Images (b, 4, h, w) uint8 with true masks -> their reconstructions."""
-        device, found = self.model.means.device, []
-        for chunk in rgba.split(batch_size):
-            found += self.predict_crops(crop_to_mask(chunk.to(device).float() / 255, self.size))
-        return found
+    def predict(self, rgba: Tensor) -> list[Reconstruction]:
+        """The answers to images (b, 4, h, w) uint8 with true masks."""
+        return [r for part in rgba.split(BATCH) for r in self.predict_crops(self._crop(part))]
 
     @torch.no_grad()
     def predict_crops(self, crop: Tensor) -> list[Reconstruction]:
-        """Crops (b, 4, size, size) as `crop_to_mask` makes them, on the network's device -> their reconstructions."""
-        out = self._answer(compose(crop))
+        """The answers to crops (b, 4, size, size), made by `crop_to_mask`, on the network's device."""
+        out = self._average(compose(crop))
         p = out["logits"].softmax(1)
         best = p.argmax(1)
         rows = torch.arange(len(best), device=crop.device)
@@ -125,92 +121,31 @@ class Reconstructor:
         camera = torch.stack([mode(out["azimuth"]), out["elevation"]], 1)
         if self.search is not None:
             best, y, a, camera = (x.to(crop.device) for x in self.search(crop[:, 3], p, out))
-        return self._unpack(p, best, self.model.lattice(y, best), a, camera.rad2deg(), out["z"])
+        answers = p, best, self.model.lattice(y, best), a, camera.rad2deg(), out["z"]
+        return [self._unpack(*one) for one in zip(*(x.double().cpu().numpy() for x in answers), strict=True)]
 
     @torch.no_grad()
     def outputs(self, rgba: Tensor) -> dict[str, Tensor]:
-        """What the network says of images (b, 4, h, w) uint8, on the CPU: see `Image2Mesh.forward`."""
-        crop = crop_to_mask(rgba.to(self.model.means.device).float() / 255, self.size)
-        return {name: x.float().cpu() for name, x in self._answer(compose(crop)).items()}
+        """The network's outputs (`Image2Mesh.forward`) for images (b, 4, h, w) uint8, on the CPU."""
+        return {name: x.float().cpu() for name, x in self._average(compose(self._crop(rgba))).items()}
 
-    def _answer(self, image: Tensor) -> dict[str, Tensor]:
-        """The network's outputs for images (b, 3, s, s), averaged with those for their mirror images: a symmetric
-        lattice deforms both alike, and only the azimuth turns round."""
+    def _crop(self, rgba: Tensor) -> Tensor:
+        return crop_to_mask(rgba.to(self.model.means.device).float() / 255, self.size)
+
+    def _average(self, image: Tensor) -> dict[str, Tensor]:
+        """The mean of the network's outputs for images (b, 3, s, s) and for their mirror images. The symmetric lattice
+        deforms both alike; only the azimuth changes, to its negative."""
         outputs = self.model(torch.cat([image, image.flip(3)]))
         outputs["azimuth"][len(image) :] = mirrored(outputs["azimuth"][len(image) :])
         return {name: (x[: len(image)] + x[len(image) :]) / 2 for name, x in outputs.items()}
 
-    @torch.inference_mode()
-    def codes(self, rgba: Tensor, batch_size: int = 256) -> Tensor:
-        """Image codes z (b, n_code) of length 1, so that products are cosines; images as for `predict`."""
-        device = self.model.means.device
-        crops = (crop_to_mask(c.to(device).float() / 255, self.size) for c in rgba.split(batch_size))
-        return normalize(torch.cat([self._answer(compose(c))["z"] for c in crops]), dim=1).cpu()
+    @cached_property
+    def _synsets(self) -> np.ndarray:
+        return np.array([t.synset for t in self.graph.templates])
 
-    def _unpack(self, *tensors: Tensor) -> list[Reconstruction]:
-        reconstructions = []
-        for p, best, d, a, camera, z in zip(*(t.double().cpu().numpy() for t in tensors), strict=True):
-            template = self.graph.templates[int(best)]
-            by_category = {self.categories[s]: float(p[self._slots(s)].sum()) for s in self.graph.synsets}
-            a = used_weights(template, a)
-            reconstructions.append(
-                Reconstruction(
-                    template,
-                    d,
-                    a,
-                    p,
-                    self.categories[template.synset],
-                    by_category,
-                    float(camera[0] % 360),
-                    float(camera[1]),
-                    z,
-                )
-            )
-        return reconstructions
-
-    def _slots(self, synset: str) -> list[int]:
-        return [i for i, t in enumerate(self.graph.templates) if t.synset == synset]
-
-
-def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """RGBA (s, s, 4) uint8 of the object alone, centred, at most WORKING_SIZE wide.
-
-    Raises:
-        ValueError: the file is missing, is no image or is absurdly large, or it shows nothing but background.
-    """
-    picture = _open(image)
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        mask = rgba.getchannel("A").point(lambda a: 255 if a > 127 else 0)
-    else:
-        rgba = picture.convert("RGB").convert("RGBA")
-        darkest = np.asarray(rgba)[..., :3].min(-1)
-        mask = Image.fromarray(np.where(darkest < NEARLY_WHITE, 255, 0).astype(np.uint8))
-    box = mask.getbbox()
-    if box is None:
-        raise ValueError(f"{_name(image)} shows nothing: give one object on white or on transparent ground.")
-    rgba.putalpha(mask)
-    side = int(np.ceil(max(box[2] - box[0], box[3] - box[1]) * 1.2)) + 2
-    left, top = (box[0] + box[2] - side) // 2, (box[1] + box[3] - side) // 2
-    square = rgba.crop((left, top, left + side, top + side))
-    small = square.convert("RGBa").resize((min(side, WORKING_SIZE),) * 2, Image.Resampling.LANCZOS)
-    return np.array(small.convert("RGBA"))
-
-
-def _open(image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
-            raise ValueError(f"an image array must be (h, w, 3 or 4) uint8, not {image.shape} {image.dtype}.")
-        return Image.fromarray(image)
-    try:
-        picture = Image.open(image)
-        picture.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{image} cannot be read as an image ({error}): give a PNG or JPEG.") from error
-    return picture
-
-
-def _name(image) -> str:
-    return str(image) if isinstance(image, str | Path) else "the image"
+    def _unpack(self, p, best, d, a, camera, z) -> Reconstruction:
+        template = self.graph.templates[int(best)]
+        by_category = {self.categories[s]: float(p[self._synsets == s].sum()) for s in self.graph.synsets}
+        weights, category = used_weights(template, a), self.categories[template.synset]
+        angles = float(camera[0] % 360), float(camera[1])
+        return Reconstruction(template, d, weights, p, category, by_category, *angles, z)

@@ -1,5 +1,4 @@
-"""Inference beyond the paper: several templates are tried, each refined against the mask, and the one that agrees best
-with it is the answer."""
+"""Inference beyond the paper: several templates are refined against the mask, and the one that fits it best wins."""
 
 from functools import cache
 
@@ -16,18 +15,18 @@ from i2m_lib.learning.networks import Image2Mesh
 
 from .refinement import Candidates, mask_points, refine
 
-N_SURFACE, MASK_SIZE = 512, 32  # samples and pixels a side that shapes and masks are compared at
-MIN_WEIGHT = 0.02
+N_SURFACE, MASK_SIZE = 512, 32  # surface samples, and pixels a side of the mask, that are compared
+MIN_WEIGHT = 0.02  # smaller weights of neighbours are taken for 0
 
 
 def used_weights(template: Template, a: np.ndarray) -> np.ndarray:
-    """Weights (E,) of a template's neighbours as they are used, from those (padded) that the network gave."""
+    """Weights (E,) of a template's neighbours, from the network's padded output: small ones become 0."""
     return np.where(a > MIN_WEIGHT, a, 0.0)[: len(template.neighbours)]
 
 
 def surface(template: Template, n_edges: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Samples S (n, 3) of a template, their basis M (3, n, 32) and its neighbours' residual fields R (n_edges, n, 3)
-    there, padded with zeros. They move as the decoded mesh does, flat triangles and all."""
+    there, padded with zeros. All are interpolated on the triangles, so samples move as the decoded mesh does."""
     face, w = barycentric_samples(template.V, template.F, N_SURFACE, np.random.default_rng(0))
     corners = template.F[face]
     R = np.zeros((n_edges, N_SURFACE, 3))
@@ -46,8 +45,8 @@ class Search:
         self.surface = cache(lambda t: tuple(torch.from_numpy(x).float() for x in surface(graph.templates[t], n_edges)))
 
     def __call__(self, alpha: Tensor, p: Tensor, out: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """Template (b,), y (b, k), a (b, E) and azimuth and elevation (b, 2), radians, for cropped masks alpha (b, s,
-        s), probabilities p (b, T) and the network's outputs."""
+        """Template (b,), y (b, k), a (b, E), and azimuth and elevation (b, 2) in radians, for cropped masks alpha
+        (b, s, s), probabilities p (b, T) and the network's outputs."""
         small = adaptive_avg_pool2d(alpha[:, None], MASK_SIZE)[:, 0].cpu()
         camera = torch.stack([mode(out["azimuth"]), out["elevation"]], 1)
         parts = (x.float().cpu() for x in (p, out["y"], out["weights"], camera))

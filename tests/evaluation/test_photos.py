@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2m_lib.evaluation.photos import look_at, photo_table, read_photos
+from i2m_lib.evaluation.photos import look_at, mask_of, pictures, read_photos
 from i2m_lib.reconstruction.reconstructor import Reconstructor
 
 HEADER = "path,cls,mask\n"
@@ -21,11 +21,12 @@ def folder(tmp_path):
 
 
 def test_photographs_are_cut_square_around_their_masks(folder):
-    (photo,) = read_photos(folder)
+    (photo,) = read_photos(folder).itertuples()
     assert (photo.source, photo.cls, photo.path) == ("house", "chair", "house/a.png")
     assert photo.rgba.shape[0] == photo.rgba.shape[1] >= 60
-    assert photo.mask.sum() == pytest.approx(20 * 60, rel=0.05)
-    np.testing.assert_allclose(photo.rgba[photo.mask][:, :3].mean(0), (120, 80, 40), atol=2)
+    mask = mask_of(photo.rgba)
+    assert mask.sum() == pytest.approx(20 * 60, rel=0.05)
+    np.testing.assert_allclose(photo.rgba[mask][:, :3].mean(0), (120, 80, 40), atol=2)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,10 @@ def test_a_folder_without_manifest_is_told(tmp_path):
 
 def test_a_look_holds_answer_camera_and_pictures(folder, tiny_run):
     looks = look_at(Reconstructor.load(tiny_run.folder), read_photos(folder), workers=1)
-    table = photo_table(looks)
-    assert table.silhouette_iou.between(0.3, 1).all()
-    assert table.loc[0, ["source", "cls"]].tolist() == ["house", "chair"]
-    pictures = looks[0].pictures()
-    assert [p.dtype for p in pictures] == [np.uint8] * 4
-    covered = (pictures[3] != pictures[0]).any(-1)
-    mask = looks[0].photo.mask
-    assert (covered & mask).sum() / (covered | mask).sum() == pytest.approx(looks[0].iou)
+    look = looks.iloc[0]
+    assert 0.3 < look.silhouette_iou <= 1
+    assert [look.source, look.cls, look.predicted] == ["house", "chair", look.answer.category]
+    images = pictures(look)
+    assert [x.dtype for x in images] == [np.uint8] * 4
+    covered, mask = (images[3] != images[0]).any(-1), mask_of(look.rgba)
+    assert (covered & mask).sum() / (covered | mask).sum() == pytest.approx(look.silhouette_iou)

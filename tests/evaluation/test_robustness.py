@@ -58,7 +58,7 @@ def test_nothing_done_is_what_the_network_always_sees(images):
     ]
     for spoil in nothing:
         torch.testing.assert_close(spoiled(images, np.arange(6), spoil, SIZE, 0), crop_to_mask(images, SIZE))
-    on_white = spoiled(images, np.arange(6), partial(before, make=BACKGROUNDS["white"], given="box"), SIZE, 0)
+    on_white = spoiled(images, np.arange(6), partial(before, ground="white", given="box"), SIZE, 0)
     torch.testing.assert_close(compose(on_white), compose(crop_to_mask(images, SIZE)), atol=1e-5, rtol=0)
     assert (on_white[:, 3] == 1).all()
 

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import trimesh
-from PIL import Image
 
 from i2m_lib.dataset.dataset import load_images
 from i2m_lib.geometry.ffd import displace
 from i2m_lib.geometry.surfaces import barycentric_samples
 from i2m_lib.learning.azimuth import mirrored
-from i2m_lib.reconstruction.reconstructor import Reconstructor, read_image
+from i2m_lib.reconstruction import Reconstructor
 from i2m_lib.reconstruction.search import surface
 
 
@@ -91,35 +90,6 @@ def test_files_hold_the_mesh(reconstructor, view, tmp_path, suffix):
     loaded = trimesh.load_mesh(r.save(tmp_path / "out" / f"mesh.{suffix}"), process=False)
     assert len(loaded.faces) == len(r.F)
     np.testing.assert_allclose(loaded.bounds, r.mesh.bounds, atol=1e-5)
-
-
-def test_white_ground_and_transparency_say_the_same(view):
-    white = np.where(view[..., 3:] > 0, view[..., :3], 255).astype(np.uint8)
-    view = np.where(view[..., 3:] > 0, view, 0)
-    a, b = read_image(view).astype(float), read_image(white).astype(float)
-    assert np.abs(a - b)[..., 3].mean() < 8
-
-
-def test_a_file_and_its_pixels_say_the_same(view, tmp_path):
-    Image.fromarray(view).save(tmp_path / "view.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "view.png"), read_image(view))
-
-
-def test_bad_images_are_named(tmp_path, monkeypatch, view):
-    (tmp_path / "text.png").write_text("no image")
-    Image.fromarray(view).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
-    for name in ("missing.png", "text.png", "cut.png"):
-        with pytest.raises(ValueError, match=rf"{name} cannot be read as an image"):
-            read_image(tmp_path / name)
-    with pytest.raises(ValueError, match="shows nothing: give one object on white"):
-        read_image(np.full((8, 8, 3), 255, np.uint8))
-    with pytest.raises(ValueError, match=r"must be \(h, w, 3 or 4\) uint8, not \(8, 8\) float64"):
-        read_image(np.zeros((8, 8)))
-    Image.fromarray(view).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(ValueError, match=r"bomb.png cannot be read as an image \(Image size"):
-        read_image(tmp_path / "bomb.png")
 
 
 def test_a_run_without_a_model_says_what_to_run(tmp_path):
