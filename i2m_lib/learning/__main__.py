@@ -18,7 +18,7 @@ from .settings import Settings
 from .train import train
 
 
-def value_of(text: str) -> object:
+def _value(text: str) -> object:
     """A number or list as in json; anything else is text."""
     try:
         return json.loads(text)
@@ -28,7 +28,7 @@ def value_of(text: str) -> object:
 
 def main(dataset: str, run: str, *assignments: str) -> None:
     """Trains with the settings NAME=VALUE."""
-    settings = Settings.of({name: value_of(text) for name, _, text in (a.partition("=") for a in assignments)})
+    settings = Settings.of({name: _value(text) for name, _, text in (a.partition("=") for a in assignments)})
     data, graph, fits = Dataset.open(dataset), TemplateGraph.load(f"{run}/graph"), Fits.load_all(f"{run}/fits")
     with process_group(default_device()):
         train(data, graph, fits, run, settings, device=default_device())

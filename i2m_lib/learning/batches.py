@@ -11,16 +11,16 @@ from i2m_lib.dataset.dataset import STRETCH, Dataset
 from .device import share
 from .images import N_DRAWS, augment, plain
 from .settings import Settings
+from .targets import models_of
 from .trainer import seed_of
 
 
 class ViewDataset:
-    """The n views of one split: `model_ids`, and `model` (n,) the number of each view's model among them."""
+    """The n views of one split; `model` (n,) is the number of each view's model in `models_of` the dataset."""
 
     def __init__(self, dataset: Dataset, split: str):
-        self.dataset, self.model_ids = dataset, dataset.select(split).model_id.tolist()
-        number = {model_id: i for i, model_id in enumerate(self.model_ids)}
-        rows = dataset.views[dataset.views.model_id.isin(number)]
+        self.dataset, number = dataset, {model_id: i for i, model_id in enumerate(models_of(dataset))}
+        rows = dataset.views[dataset.views.model_id.isin(dataset.select(split).model_id)]
         self.index = rows["index"].to_numpy(np.int64)
         self.model = torch.tensor([number[model_id] for model_id in rows.model_id])
         angles = np.radians(rows[["azimuth", "elevation"]].to_numpy(np.float64).T)
@@ -85,6 +85,6 @@ class Batches:
 
 def balanced(views: ViewDataset) -> Tensor:
     """Weights (n,) with which all categories are drawn equally often."""
-    synset = views.dataset.models.set_index("model_id").synset.loc[views.model_ids].astype("category")
+    synset = views.dataset.models.set_index("model_id").synset.loc[models_of(views.dataset)].astype("category")
     category = torch.from_numpy(synset.cat.codes.to_numpy(dtype="int64"))[views.model]
     return 1 / category.bincount().double()[category]

@@ -5,11 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from i2m_lib.artefacts import Key, StaleError, read_key
-from i2m_lib.files import save_json
 from i2m_lib.graph.template_graph import TemplateGraph
 
 from .losses import IMPORTANCE, TERMS
-from .trainer import Schedule
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,6 @@ class Settings:
             raise ValueError(f"no setting is called {', '.join(sorted(unknown))}.")
         return cls(**values | {"without": tuple(values.get("without", ()))})
 
-    @property
-    def schedule(self) -> Schedule:
-        """The trainer's part of the settings."""
-        return Schedule(self.epochs, self.lr, patience=self.patience, seed=self.seed)
-
     def importance(self) -> dict[str, float]:
         """Weight of each term in the loss. Raises ValueError if `without` has an unknown name."""
         if unknown := set(self.without) - set(TERMS):
@@ -54,13 +47,11 @@ class Settings:
         return {name: 0.0 if name in self.without else value for name, value in IMPORTANCE.items()}
 
 
-def write_description(
-    folder: Path, key: Key, settings: Settings, graph: TemplateGraph, categories: dict[str, str]
-) -> None:
-    """Writes model.json: digests of the training's key and inputs, settings, templates in the order of the network's
-    outputs, and {synset: name} of the categories."""
-    content = {"key": key.digest, "inputs": key.inputs, "settings": asdict(settings), "templates": _names(graph)}
-    save_json(folder / "model.json", content | {"categories": categories})
+def describe(key: Key, settings: Settings, graph: TemplateGraph, categories: dict[str, str]) -> dict:
+    """The content of model.json: digests of the training's key and inputs, settings, templates in the order of the
+    network's outputs, and {synset: name} of the categories."""
+    made_of = {"key": key.digest, "inputs": key.inputs, "settings": asdict(settings)}
+    return made_of | {"templates": _names(graph), "categories": categories}
 
 
 def read_description(folder: str | Path, graph: TemplateGraph | None = None) -> tuple[dict, Settings]:

@@ -64,11 +64,6 @@ class Targets:
     y_variance: float
     residual_variance: float
 
-    def rows(self, chosen: slice) -> "Targets":
-        """The targets of some of the N shapes."""
-        by_shape = ("slots", "q", "parts", "extent", "weights", "weighted")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in by_shape})
-
     def stretched(self, model: Tensor, stretch: Tensor) -> Tensor:
         """Coordinates y (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again.
 
@@ -86,17 +81,18 @@ def unit_diagonal(stretch: Tensor, extent: Tensor) -> Tensor:
     return stretch / (stretch * extent).norm(dim=1, keepdim=True)
 
 
-def make_targets(
-    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], *, model_ids: list[str], k: int, temperature: float
-) -> Targets:
-    """Targets of the models `model_ids`, in that order; spaces and variances come from training fits alone.
+def models_of(dataset: Dataset) -> list[str]:
+    """The training models, then those of validation: the order of targets."""
+    return [model_id for split in ("train", "val") for model_id in dataset.select(split).model_id]
 
-    Args:
-        k: principal coordinates of a template.
-        temperature: of the soft labels q = softmax(-cost / temperature), in canonical units.
-    """
+
+def make_targets(
+    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], *, k: int, temperature: float
+) -> Targets:
+    """Targets of `models_of` the dataset, with k principal coordinates of each template and labels of `temperature`;
+    spaces and variances come from training fits alone."""
+    model_ids, train = models_of(dataset), dataset.select("train").model_id.tolist()
     row_of = {model_id: i for i, model_id in enumerate(model_ids)}
-    train = dataset.select("train").model_id.tolist()
     n, n_templates = len(model_ids), len(graph.templates)
     width, n_edges = max(f.cost.shape[1] for f in fits.values()), max(len(t.neighbours) for t in graph.templates)
     slots, weighted = np.zeros((n, width), np.int64), np.zeros((n, width), bool)
@@ -138,6 +134,6 @@ def make_targets(
 
 
 def soft_labels(cost: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(-cost / temperature) over the last axis."""
+    """softmax(-cost / temperature) over the last axis; both in canonical units."""
     odds = np.exp(-(cost - cost.min(-1, keepdims=True)) / temperature)
     return odds / odds.sum(-1, keepdims=True)

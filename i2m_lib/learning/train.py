@@ -10,7 +10,7 @@ from torch import nn
 
 from i2m_lib.artefacts import Key
 from i2m_lib.dataset.dataset import Dataset
-from i2m_lib.files import save_parquet
+from i2m_lib.files import save_json, save_parquet
 from i2m_lib.graph.fits import Fits, digest_of_fits
 from i2m_lib.graph.template_graph import TemplateGraph
 
@@ -19,9 +19,9 @@ from .checkpoints import read_halves, write_halves
 from .device import autocast, share, synchronised
 from .losses import image2mesh_loss
 from .networks import Image2Mesh
-from .settings import Settings, read_description, write_description
+from .settings import Settings, describe, read_description
 from .targets import Targets, make_targets
-from .trainer import Batch, Callbacks, Trainer
+from .trainer import Batch, Callbacks, Schedule, Trainer
 
 VERSION = 1  # Raise it when results change: of augmentation, targets, network, loss or trainer.
 
@@ -33,24 +33,19 @@ def train(
     """Trains in `folder`, or goes on where a training of the same data and settings stopped; writes model.safetensors,
     model.json and history.parquet there. Returns the network and the history, a row an epoch."""
     inputs = {"dataset": dataset.digest, "graph": graph.digest, "fits": digest_of_fits(fits)}
-    train_ids, val_ids = (dataset.select(split).model_id.tolist() for split in ("train", "val"))
-    sizes = {"k": settings.n_axes, "temperature": settings.temperature}
-    targets = make_targets(dataset, graph, fits, model_ids=train_ids + val_ids, **sizes).to(device)
-    by_split = {"train": targets.rows(slice(len(train_ids))), "val": targets.rows(slice(len(train_ids), None))}
-    loss = weighted_loss(by_split, settings)
-    torch.manual_seed(settings.seed)
-    model = new_model(settings, targets)
     key = Key("training", VERSION, asdict(settings), inputs)
-    history = fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
-    return model, history
+    targets = make_targets(dataset, graph, fits, k=settings.n_axes, temperature=settings.temperature).to(device)
+    torch.manual_seed(settings.seed)
+    model, loss = new_model(settings, targets), weighted_loss(targets, settings)
+    return model, fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
 
 
 def fit(
     model: nn.Module, loss: Callable, dataset: Dataset, graph: TemplateGraph, folder: str | Path, settings: Settings,
     key: Key, *, device: torch.device, callbacks: Callbacks = (),
 ) -> pd.DataFrame:  # fmt: skip
-    """Trains any network on a dataset's views by loss(outputs, batch, split, progress) -> {name: term}; writes what
-    `train` does, and returns the history."""
+    """Trains any network on a dataset's views by loss(outputs, batch, progress) -> {name: term}; writes what `train`
+    does, and returns the history."""
     views = {split: ViewDataset(dataset, split) for split in ("train", "val")}
     model = synchronised(model.to(device, memory_format=torch.channels_last))
 
@@ -60,25 +55,26 @@ def fit(
     def step(network: nn.Module, batch: Batch) -> Batch:
         with autocast(device):
             out = network(batch["image"].contiguous(memory_format=torch.channels_last))
-        return loss(out, batch, "train" if network.training else "val", trainer.progress)
+        return loss(out, batch, trainer.progress)
 
     folder, n_views = Path(folder), len(views["train"])
-    trainer = Trainer(model, step, batches, settings.schedule, folder / "training", key, callbacks, n_views)
+    schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
+    trainer = Trainer(model, step, batches, schedule, folder / "training", key, callbacks, n_views)
     history = trainer.run()
     if share().rank == 0:
-        write_halves(folder / "model.safetensors", model)
         names = dict(zip(dataset.models.synset, dataset.models.category, strict=True))
-        write_description(folder, key, settings, graph, {s: names[s] for s in graph.synsets})
+        write_halves(folder / "model.safetensors", model)
+        save_json(folder / "model.json", describe(key, settings, graph, {s: names[s] for s in graph.synsets}))
         save_parquet(folder / "history.parquet", history)
     return history
 
 
-def weighted_loss(targets: dict[str, Targets], settings: Settings) -> Callable:
-    """`fit`'s loss: the terms of `image2mesh_loss` against the targets of each split, times their importance."""
+def weighted_loss(targets: Targets, settings: Settings) -> Callable:
+    """`fit`'s loss: the terms of `image2mesh_loss`, times their importance."""
     importance = settings.importance()
 
-    def loss(out: Batch, batch: Batch, split: str, _progress: float) -> Batch:
-        return {name: importance[name] * term for name, term in image2mesh_loss(out, batch, targets[split]).items()}
+    def loss(out: Batch, batch: Batch, _progress: float) -> Batch:
+        return {name: importance[name] * term for name, term in image2mesh_loss(out, batch, targets).items()}
 
     return loss
 

@@ -32,9 +32,9 @@ Callbacks = Iterable[Callable[["Trainer"], None]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epochs; learning rate, with linear warm-up over the share `warmup` of all steps and cosine decay to zero; weight
-    decay; norm to which gradients are clipped; `patience`: epochs without a better validation loss before training
-    stops, 0 for never."""
+    """`lr`, the highest learning rate, has a linear warm-up over the share `warmup` of all steps and a cosine decay to
+    zero; `clip`: highest norm of gradients; `patience`: epochs without a better validation loss before training stops,
+    0 for never."""
 
     epochs: int
     lr: float
@@ -78,23 +78,18 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def length(batch: Batch) -> int:
-    """How many views a batch has."""
-    return len(next(iter(batch.values())))
-
-
 class Trainer:
-    """Trains `model` by `step(model, batch) -> {name: loss term}`, whose sum is minimised. `run` leaves the weights that
-    are best on validation in it; without validation, the last ones.
+    """Trains `model` by `step(model, batch) -> {name: loss term}`, whose sum is minimised. `run` leaves it with the
+    weights that are best on validation; without validation, with the last ones.
 
     Args:
-        batches: batches(split, epoch) -> a sequence of batches, already on the device; "train" varies by epoch, "val"
-            may be empty. Under torchrun each process is given its share of every batch.
+        batches: batches(split, epoch) -> a sequence of batches on the device; "train" varies by epoch, "val" may be
+            empty. Under torchrun each process is given its share of every batch.
         folder: receives checkpoint.json, the tensors it names, history.parquet and key.json.
         key: of everything that determines the result. A training in `folder` with the same key is continued or, if
             finished, loaded; one with another key is deleted and made anew.
         callbacks: each is called with the trainer after every step and every epoch; `position` is 0 after an epoch.
-        n_views: number of different views in the training split, for `Budget`.
+        n_views: how many different views train, for `Budget`.
         save_seconds: time between checkpoints within an epoch; each epoch ends with one.
     """
 
@@ -175,7 +170,7 @@ class Trainer:
         self.model.eval()
         sums = {}
         for batch in self.batches("val", 0):
-            if length(batch):  # the last batch may leave nothing for this process
+            if len(next(iter(batch.values()))):  # the last batch may leave nothing for this process
                 self.add(sums, self.step(self.model, batch), batch)
         return self.means(sums)
 
@@ -191,8 +186,9 @@ class Trainer:
     @staticmethod
     def add(sums: dict, terms: dict[str, Tensor], batch: Batch) -> None:
         """Adds a batch's terms, weighted by its length, without waiting for the device."""
+        n = len(next(iter(batch.values())))
         for name, value in {**terms, "loss": sum(terms.values()), "n": torch.ones(())}.items():
-            sums[name] = sums.get(name, 0.0) + value.detach().double() * length(batch)
+            sums[name] = sums.get(name, 0.0) + value.detach().double() * n
 
     def means(self, sums: dict) -> dict[str, float]:
         """Means over all views of all processes. Raises FloatingPointError if they are not finite."""

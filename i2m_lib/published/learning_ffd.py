@@ -7,7 +7,6 @@ augmentation, backbone, budget and trainer are those of our network. The authors
 Here one network serves all, and the category is given: gamma are probabilities of that category's templates.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from i2m_lib.learning.checkpoints import read_halves
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Encoder
 from i2m_lib.learning.settings import Settings, read_description
-from i2m_lib.learning.targets import unit_diagonal
+from i2m_lib.learning.targets import models_of, unit_diagonal
 from i2m_lib.learning.train import VERSION as LEARNING_VERSION
 from i2m_lib.learning.train import fit
 from i2m_lib.learning.trainer import Batch, Budget, Callbacks
@@ -67,7 +66,7 @@ class Surfaces:
     slots: Tensor
 
     @classmethod
-    def of(cls, dataset: Dataset, graph: TemplateGraph, model_ids: Iterable[str], device: torch.device) -> "Surfaces":
+    def of(cls, dataset: Dataset, graph: TemplateGraph, model_ids: list[str], device: torch.device) -> "Surfaces":
         lattices = [Lattice.around(t.V) for t in graph.templates]
         bases = [b.basis(dataset.mesh(t.model_id).S) for b, t in zip(lattices, graph.templates, strict=True)]
         meshes, synset = [dataset.mesh(m) for m in model_ids], dataset.models.set_index("model_id").synset
@@ -108,12 +107,12 @@ def train_learning_ffd(
     """Trains as `learning.train` does, and writes the same files. Returns network and history."""
     parameters = asdict(settings) | {"n_points": n_points, "learning": LEARNING_VERSION}
     key = Key("learning_ffd", VERSION, parameters, {"dataset": dataset.digest, "graph": graph.digest})
-    surfaces = {s: Surfaces.of(dataset, graph, dataset.select(s).model_id, device) for s in ("train", "val")}
+    surfaces = Surfaces.of(dataset, graph, models_of(dataset), device)
     torch.manual_seed(settings.seed)
     model = LearningFFD(settings, len(graph.templates))
 
-    def loss(out: Batch, batch: Batch, split: str, progress: float) -> Batch:
-        return learning_ffd_loss(out, batch, surfaces[split], progress=progress, n=n_points)
+    def loss(out: Batch, batch: Batch, progress: float) -> Batch:
+        return learning_ffd_loss(out, batch, surfaces, progress=progress, n=n_points)
 
     return model, fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
 

@@ -16,7 +16,7 @@ from i2m_lib.learning.azimuth import soft_bins
 from i2m_lib.learning.losses import IMPORTANCE, TERMS, image2mesh_loss
 from i2m_lib.learning.networks import trunk
 from i2m_lib.learning.settings import Settings, read_description
-from i2m_lib.learning.targets import deformation_space, make_targets, soft_labels
+from i2m_lib.learning.targets import deformation_space, make_targets, models_of, soft_labels
 from i2m_lib.learning.train import VERSION, categories_of, load_model, new_model, train
 
 CPU = torch.device("cpu")
@@ -24,8 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def targets(dataset, tiny_run):
-    ids = dataset.select("train").model_id.tolist()
-    return make_targets(dataset, tiny_run.graph, tiny_run.fits, model_ids=ids, k=6, temperature=1e-3)
+    return make_targets(dataset, tiny_run.graph, tiny_run.fits, k=6, temperature=1e-3)
 
 
 def test_the_error_in_coordinates_is_the_error_on_the_surface(dataset, tiny_run):
@@ -62,11 +61,11 @@ def test_soft_labels_prefer_the_cheap():
 
 
 def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset, tiny_run, targets):
-    ids = dataset.select("train").model_id.tolist()
+    ids = models_of(dataset)
     model, stretch = torch.arange(len(ids)), torch.exp(0.3 * torch.randn(len(ids), 3))
     stretched = targets.stretched(model, stretch)
     template, fits = tiny_run.graph.templates[0], tiny_run.fits[tiny_run.graph.synsets[0]]
-    is_train = np.isin(fits.model_ids, ids)
+    is_train = np.isin(fits.model_ids, dataset.select("train").model_id)
     d = fits.d[is_train, 0].astype(float)
     mean, _, _, to_y = deformation_space(template, dataset.mesh(template.model_id).S, d, k=6)
     rest = Lattice.around(template.V).points[free_points()[0]]
@@ -102,18 +101,10 @@ def test_the_exact_answer_leaves_only_the_entropy_of_the_labels(targets):
     assert [float(terms[k]) for k in TERMS[1:]] == pytest.approx([0, 0, 0, 0], abs=1e-6)
 
 
-def test_rows_of_targets_are_those_shapes(targets):
-    some, stretch = targets.rows(slice(1, 3)), torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.2, 0.8]])
-    first, second = torch.arange(1, 3), torch.arange(2)
-    for name in ("slots", "q", "parts", "weights", "weighted"):
-        torch.testing.assert_close(getattr(some, name), getattr(targets, name)[first])
-    torch.testing.assert_close(some.stretched(second, stretch), targets.stretched(first, stretch))
-
-
 def test_labels_stay_within_the_category(dataset, tiny_run, targets):
     torch.testing.assert_close(targets.q.sum(1), torch.ones(len(targets.q)))
     synset = dataset.models.set_index("model_id").synset
-    for i, model_id in enumerate(dataset.select("train").model_id):
+    for i, model_id in enumerate(models_of(dataset)):
         chosen = targets.slots[i][targets.q[i] > 0].tolist()
         assert {tiny_run.graph.templates[t].synset for t in chosen} == {synset[model_id]}
 

@@ -9,6 +9,7 @@ from i2m_lib.artefacts import StaleError
 from i2m_lib.dataset.dataset import chunks
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.settings import Settings
+from i2m_lib.learning.targets import models_of
 from i2m_lib.published.learning_ffd import ENTROPY, LearningFFDMethod, Surfaces, learning_ffd_loss, train_learning_ffd
 
 CPU = torch.device("cpu")
@@ -16,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def surfaces(dataset, tiny_run):
-    return Surfaces.of(dataset, tiny_run.graph, tiny_run.views.model_ids, CPU)
+    return Surfaces.of(dataset, tiny_run.graph, models_of(dataset), CPU)
 
 
 def outputs(surfaces, b):
@@ -34,10 +35,10 @@ def test_control_points_at_rest_give_the_templates(surfaces, dataset, tiny_run):
         torch.testing.assert_close(surfaces.B[t] @ surfaces.P[t], S, atol=1e-5, rtol=0)
 
 
-def test_a_template_fits_itself_only_up_to_the_samples(surfaces, tiny_run):
+def test_a_template_fits_itself_only_up_to_the_samples(surfaces, dataset, tiny_run):
     """All probability on the shape's own template leaves sampling noise; on another it leaves more."""
     own = {m: t for t, m in enumerate(x.model_id for x in tiny_run.graph.templates)}
-    model = next(i for i, m in enumerate(tiny_run.views.model_ids) if m in own)
+    model = next(i for i, m in enumerate(models_of(dataset)) if m in own)
     slots = surfaces.slots[model].tolist()
     found = {}
     for t in slots:
@@ -47,7 +48,7 @@ def test_a_template_fits_itself_only_up_to_the_samples(surfaces, tiny_run):
         torch.manual_seed(0)
         terms = learning_ffd_loss(out, b, surfaces, progress=0.0, n=256)
         found[t] = float(terms["chamfer"])
-    mine = own[tiny_run.views.model_ids[model]]
+    mine = own[models_of(dataset)[model]]
     assert found[mine] == min(found.values())
     assert found[mine] < 0.5 * max(found.values())
 
