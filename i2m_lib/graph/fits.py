@@ -1,7 +1,6 @@
 """Fits: every shape fitted in closed form from every template of its category. They are what training learns from.
 
-`fit_shapes` fits a template's lattice to each shape; `with_weights` adds the weights of its neighbours where the
-template is among a shape's best.
+`fit_shapes` fits a template's lattice; `with_weights` adds weights where the template is among a shape's best.
 """
 
 from collections.abc import Callable
@@ -11,26 +10,26 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed
 
-from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.dataset.dataset import Dataset, Mesh
 from i2m_lib.files import save_npz
 from i2m_lib.geometry.nearest import Target
-from i2m_lib.geometry.registration import fit_cost, fit_ffd, turned_share
-from i2m_lib.geometry.source_mesh import N_SAMPLES, Source
+from i2m_lib.geometry.registration import FFD_STIFFNESS, fit_cost, fit_ffd
+from i2m_lib.geometry.source_mesh import N_SAMPLES
 
 from .correspondence import source_of
 from .linear_combination import fit_weights
 from .template_graph import Template, TemplateGraph, digest_of, refuse_half_made
 
-N_WEIGHTED = 4  # templates a shape, the best, whose weights are fitted: no other will be used
+N_WEIGHTED = 4  # templates a shape, the best: no other is used with weights
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Fits:
-    """S training and validation shapes of a category, fitted from each of its T templates.
+    """S shapes of a category, fitted from each of its T templates.
 
     model_ids (S,); d (S, T, 32, 3) lattice displacements; cost (S, T) Chamfer-L1 after the fit, canonical units;
-    weights (S, T, E) of the templates' neighbours, padded with zeros; weighted (S, T) bool: whether they were fitted;
-    turned (S, T) the share of the watched faces that the lattice turns over.
+    weights (S, T, E) of the templates' neighbours, padded with zeros; weighted (S, T) bool: whether they were fitted.
     """
 
     model_ids: np.ndarray
@@ -38,26 +37,19 @@ class Fits:
     cost: np.ndarray
     weights: np.ndarray
     weighted: np.ndarray
-    turned: np.ndarray
 
     def save(self, path: str | Path) -> None:
         """Writes an npz."""
         save_npz(path, **vars(self))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Fits":
-        """Reads an npz."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(**file)
-
-    @classmethod
     def load_all(cls, folder: str | Path) -> dict[str, "Fits"]:
         """{synset: Fits} of a folder. Raises FileNotFoundError if it holds none, StaleError if it is half made."""
         refuse_half_made(Path(folder))
-        paths = sorted(Path(folder).glob("*.npz"))
-        if not paths:
+        found = {path.stem: cls(**np.load(path, allow_pickle=False)) for path in sorted(Path(folder).glob("*.npz"))}
+        if not found:
             raise FileNotFoundError(f"{folder} holds no fits: run 02_template_graph first.")
-        return {path.stem: cls.load(path) for path in paths}
+        return found
 
 
 def digest_of_fits(fits: dict[str, Fits]) -> str:
@@ -65,13 +57,14 @@ def digest_of_fits(fits: dict[str, Fits]) -> str:
     return digest_of(*(array for s in sorted(fits) for array in (np.array(s), *vars(fits[s]).values())))
 
 
-def fit_shapes(source: Source, points: np.ndarray, d: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """A template's lattice fitted to S shapes of samples (S, k, 3): d (S, 32, 3), unless it is given, cost and turned
-    (S,)."""
-    targets = [Target.of(p) for p in points]
-    d = np.stack([fit_ffd(source, t) for t in targets]) if d is None else d
-    cost = np.array([fit_cost(source, x, t) for x, t in zip(d, targets, strict=True)])
-    return {"d": d, "cost": cost, "turned": np.array([turned_share(source, x) for x in d])}
+def fit_shapes(
+    shape: Mesh | Template, points: np.ndarray, seed: int, d=None, n_samples=N_SAMPLES, stiffness=FFD_STIFFNESS
+) -> Arrays:
+    """The lattice of `shape` fitted to S shapes of samples points (S, k, 3): d (S, 32, 3), if it is not given, and cost
+    (S,), the Chamfer-L1 that remains, in canonical units."""
+    source, targets = source_of(shape, seed, n_samples), [Target.of(p) for p in points]
+    d = np.stack([fit_ffd(source, t, stiffness) for t in targets]) if d is None else d
+    return {"d": d, "cost": np.array([fit_cost(source, x, t) for x, t in zip(d, targets, strict=True)])}
 
 
 def fit_split(dataset: Dataset, graph: TemplateGraph, split: str, *, seed: int, workers: int = -1) -> dict[str, Fits]:
@@ -82,55 +75,41 @@ def fit_split(dataset: Dataset, graph: TemplateGraph, split: str, *, seed: int, 
             ids, templates = dataset.select(split, synset).model_id.tolist(), graph.of(synset)
             if ids:
                 points = np.stack([dataset.mesh(m).S[:N_SAMPLES] for m in ids])
-                lattices = parallel(delayed(_fit_template)(t, points, seed) for t in templates)
-                fits[synset] = with_weights(ids, points, templates, lattices, seed=seed, parallel=parallel)
+                lattices = parallel(delayed(fit_shapes)(t, points, seed) for t in templates)
+                fits[synset] = with_weights(ids, points, templates, lattices, seed, parallel)
     return fits
 
 
-def _fit_template(template: Template, points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    return fit_shapes(source_of(template, np.random.default_rng(seed)), points)
-
-
 def with_weights(
-    model_ids: list[str],
-    points: np.ndarray,
-    templates: list[Template],
-    lattices: list[dict[str, np.ndarray]],
-    *,
-    seed: int,
-    parallel: Parallel,
-    part: Callable[[str], Path | None] = lambda name: None,
+    ids: list[str], points: np.ndarray, templates: list[Template], lattices: list, seed: int, parallel, part=None
 ) -> Fits:
-    """Fits of S shapes with samples points (S, k, 3); lattices[i] is what `fit_shapes` found of template i. The weights
-    of each template are kept in the file that `part` names."""
-    d, cost, turned = (np.stack([one[name] for one in lattices], 1) for name in ("d", "cost", "turned"))
+    """Fits of S shapes with samples points (S, k, 3); lattices[i] is what `fit_shapes` found of template i, part(name)
+    the file for what an interrupted run leaves."""
+    d, cost = (np.stack([one[name] for one in lattices], 1) for name in ("d", "cost"))
     weighted = cost <= np.sort(cost, 1)[:, [min(N_WEIGHTED, len(templates)) - 1]]
+    width = max(len(t.neighbours) for t in templates)
     rows = parallel(
-        delayed(kept)(part(f"{t.model_id}.weights"), _fit_weights, t, points, d[:, i], weighted[:, i], seed)
+        delayed(kept)(
+            part and part(f"{t.model_id}.weights"), _fit_weights, t, points, d[:, i], weighted[:, i], width, seed
+        )
         for i, t in enumerate(templates)
     )
-    weights = np.zeros((len(d), len(templates), max(len(t.neighbours) for t in templates)), np.float32)
-    for i, row in enumerate(rows):
-        weights[:, i, : row["weights"].shape[1]] = row["weights"]
-    small = (x.astype(np.float32) for x in (d, cost))
-    return Fits(np.array(model_ids), *small, weights, weighted, turned.astype(np.float32))
+    weights = np.stack([row["weights"] for row in rows], 1)
+    return Fits(np.array(ids), d.astype(np.float32), cost.astype(np.float32), weights, weighted)
 
 
-def _fit_weights(template: Template, points: np.ndarray, d: np.ndarray, wanted: np.ndarray, seed: int) -> dict:
-    """weights (S, E) float32 of the wanted shapes, zero elsewhere."""
-    source = source_of(template, np.random.default_rng(seed))
-    weights = np.zeros((len(points), len(template.neighbours)), np.float32)
+def _fit_weights(t: Template, points: np.ndarray, d: np.ndarray, wanted: np.ndarray, width: int, seed: int) -> Arrays:
+    """weights (S, width) float32: of the wanted shapes and E neighbours, zero elsewhere."""
+    source, weights = source_of(t, seed), np.zeros((len(points), width), np.float32)
     for i in np.flatnonzero(wanted):
-        weights[i] = fit_weights(template, source, d[i], Target.of(points[i]))
+        weights[i, : len(t.neighbours)] = fit_weights(t, source, d[i], Target.of(points[i]))
     return {"weights": weights}
 
 
-def kept(path: Path | None, find: Callable[..., dict[str, np.ndarray]], *args) -> dict[str, np.ndarray]:
-    """The arrays that find(*args) returns, from the file at `path` if an interrupted run left one; else written there,
-    unless `path` is None."""
+def kept(path: Path | None, find: Callable[..., Arrays], *args) -> Arrays:
+    """The arrays that find(*args) returns, from `path` if an interrupted run left them there; without one, not kept."""
     if path is not None and path.is_file():
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        return dict(np.load(path, allow_pickle=False))
     arrays = find(*args)
     if path is not None:
         save_npz(path, **arrays)

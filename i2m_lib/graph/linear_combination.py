@@ -1,6 +1,4 @@
-"""The linear combination: sparse weights a_j >= 0 of the residuals of a template's neighbours,
-
-    V = V_i + M d + sum_j a_j (K c_ij)
+"""The linear combination V = V_i + M d + sum_j a_j (K c_ij): sparse weights a_j >= 0 of the neighbours' residuals.
 
 `fit_weights` finds a for a lattice d that stays; `fit_together` moves both.
 """
@@ -15,8 +13,7 @@ from i2m_lib.geometry.source_mesh import Source
 
 from .template_graph import Template
 
-# Price of one unit of weight, in squared canonical units: below this gain a neighbour stays out.
-SPARSITY = 1e-6
+SPARSITY = 1e-6  # price of one unit of weight, in squared canonical units: below this gain a neighbour stays out
 N_TOGETHER, SOFTEST = 8, 1e-6
 
 

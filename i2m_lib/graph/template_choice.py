@@ -7,47 +7,32 @@ from joblib import Parallel, delayed
 
 from i2m_lib.dataset.dataset import Mesh
 from i2m_lib.geometry.nearest import Target, chamfer
-from i2m_lib.geometry.registration import FFD_STIFFNESS, fit_cost, fit_ffd
-from i2m_lib.geometry.source_mesh import Source
+from i2m_lib.geometry.registration import FFD_STIFFNESS
 from i2m_lib.geometry.voxels import solid
+
+from .fits import fit_shapes
 
 # coverage: under the fitted distance; k_medoids: under Chamfer-L1 of the shapes as they are; random: for comparison.
 CHOICES = ("coverage", "k_medoids", "random")
 # A rough fit ranks candidates nearly as the full one does, at a third of the cost.
 COARSE_SAMPLES, COARSE_STIFFNESS = 512, FFD_STIFFNESS[::2]
-CANDIDATES_PER_TEMPLATE = 3
 
 
 def choose_templates(
-    meshes: list[Mesh], points: np.ndarray, n: int, *, choice: str, seed: int, parallel: Parallel
-) -> np.ndarray:
-    """Indices of at most n templates among S training meshes with samples points (S, k, 3). Raises ValueError if the
-    choice is none of CHOICES."""
-    check_choice(choice)
-    if len(meshes) <= n:
-        return np.arange(len(meshes))
-    n_candidates = CANDIDATES_PER_TEMPLATE * n
-    return choose_sets(meshes, points, [n], n_candidates, choice=choice, seed=seed, parallel=parallel)[0]
-
-
-def choose_sets(
-    meshes: list[Mesh],
-    points: np.ndarray,
-    sizes: Sequence[int],
-    n_candidates: int,
-    *,
-    choice: str,
-    seed: int,
-    parallel: Parallel,
+    meshes: list[Mesh], points: np.ndarray, sizes: Sequence[int], *, choice: str, seed: int, parallel: Parallel, spare=3
 ) -> list[np.ndarray]:
-    """Templates (T,), as `choose_templates` takes them, for each number T of `sizes`, all from one table of costs.
-    Candidates are spread by descriptor, so that the work grows with S and not with its square."""
+    """For each number of `sizes`, the indices of at most so many templates among S training meshes with samples points
+    (S, k, 3), from one table of costs. Its candidates, `spare` for a template of the largest set, are spread by
+    descriptor, so that the work grows with S and not with its square."""
+    if min(sizes) >= len(meshes):
+        return [np.arange(len(meshes))] * len(sizes)
     if choice == "random":
         order = np.random.default_rng(seed).permutation(len(meshes))
         return [order[:t] for t in sizes]
-    candidates = spread(np.stack([descriptor(p) for p in points]), n_candidates)
-    costs = candidate_costs([meshes[i] for i in candidates], points, choice=choice, seed=seed, parallel=parallel)
-    return [candidates[(greedy_coverage if choice == "coverage" else k_medoids)(costs, t)] for t in sizes]
+    candidates = spread(np.stack([descriptor(p) for p in points]), spare * max(sizes))
+    cost, pick = (_fitted_costs, greedy_coverage) if choice == "coverage" else (_plain_costs, k_medoids)
+    costs = np.array(parallel(delayed(cost)(meshes[i], points[:, :COARSE_SAMPLES], seed) for i in candidates))
+    return [candidates[pick(costs, t)] for t in sizes]
 
 
 def check_choice(choice: str) -> None:
@@ -56,29 +41,18 @@ def check_choice(choice: str) -> None:
         raise ValueError(f"templates are chosen by one of {', '.join(CHOICES)}, not by {choice!r}.")
 
 
-def candidate_costs(
-    meshes: list[Mesh], points: np.ndarray, *, choice: str, seed: int, parallel: Parallel
-) -> np.ndarray:
-    """Costs (candidates, S) of taking each mesh for each shape of points (S, k, 3): Chamfer-L1, after a rough fit for
-    the choice "coverage"."""
-    row, coarse = _fitted_costs if choice == "coverage" else _plain_costs, points[:, :COARSE_SAMPLES]
-    return np.array(parallel(delayed(row)(mesh, coarse, seed) for mesh in meshes))
-
-
 def _fitted_costs(mesh: Mesh, points: np.ndarray, seed: int) -> np.ndarray:
-    source = Source.of(mesh.V, mesh.F, rng=np.random.default_rng(seed), n_samples=COARSE_SAMPLES)
-    targets = [Target.of(p) for p in points]
-    return np.array([fit_cost(source, fit_ffd(source, t, COARSE_STIFFNESS), t) for t in targets])
+    return fit_shapes(mesh, points, seed, n_samples=COARSE_SAMPLES, stiffness=COARSE_STIFFNESS)["cost"]
 
 
 def _plain_costs(mesh: Mesh, points: np.ndarray, seed: int) -> np.ndarray:
-    # Not the first samples, which are among the points: a shape would be too near itself.
+    # By the last samples: the first are among the points, and the mesh would be too near itself.
     return np.array([chamfer(mesh.S[-COARSE_SAMPLES:], Target.of(p)) for p in points])
 
 
 def descriptor(points: np.ndarray, resolution: int = 12) -> np.ndarray:
-    """A shape apart from its proportions, which any lattice can fit: the voxels of its solid after stretching to a cube,
-    (resolution^3,) float32."""
+    """A shape apart from its proportions, which any lattice fits: (resolution^3,) float32 voxels of its solid after
+    stretching to a cube."""
     extent = np.ptp(points, axis=0)
     stretched = (points - points.min(0)) / np.where(extent > 0, extent, 1) - 0.5
     return solid(stretched, resolution).ravel().astype(np.float32)
@@ -107,15 +81,13 @@ def greedy_coverage(costs: np.ndarray, k: int) -> np.ndarray:
 
 
 def k_medoids(costs: np.ndarray, k: int) -> np.ndarray:
-    """Indices of k rows as of `greedy_coverage`, improved by swaps of one row as long as one lowers the sum (PAM)."""
+    """The rows of `greedy_coverage`, improved by swaps of one row as long as one lowers the sum (PAM)."""
     chosen = greedy_coverage(costs, k)
     total = costs[chosen].min(0).sum()
     while True:
-        swaps = []
-        for slot in range(len(chosen)):
-            others = np.delete(costs[chosen], slot, 0).min(0, initial=np.inf)
-            swaps.append(np.minimum(costs, others).sum(1))
-        slot, row = np.unravel_index(np.argmin(swaps), (len(chosen), len(costs)))
-        if swaps[slot][row] >= total * (1 - 1e-9):
+        others = (np.delete(costs[chosen], slot, 0).min(0, initial=np.inf) for slot in range(len(chosen)))
+        swaps = np.array([np.minimum(costs, rest).sum(1) for rest in others])
+        slot, row = np.unravel_index(swaps.argmin(), swaps.shape)
+        if swaps[slot, row] >= total * (1 - 1e-9):
             return chosen
-        chosen[slot], total = row, swaps[slot][row]
+        chosen[slot], total = row, swaps[slot, row]

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from i2m_lib.artefacts import StaleError, read_key
@@ -24,13 +23,14 @@ from i2m_lib.files import save_npz, save_parquet
 from i2m_lib.geometry.ffd import KERNEL_WIDTH, Lattice, displace, kernel_basis, symmetric_basis
 
 FORMAT = 1
-# The arrays of a template and their types in the file, where those of all templates are laid end to end.
-FIELDS = {"V": np.float32, "F": np.int32, "C": np.uint8, "centres": np.float32, "d": np.float32, "c": np.float32}
+# Types of a template's arrays in memory and in a file, where those of all templates are laid end to end.
+FIELDS = {"V": float, "F": int, "C": np.uint8, "centres": float, "d": float, "c": float}
+STORED = {float: "f4", int: "i4", np.uint8: "u1"}
 
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A CAD model and its neighbours. Templates of equal content are equal.
+    """A CAD model and its neighbours; equal to another of equal content.
 
     V (n, 3) vertices, F (m, 3) faces, C (m, 3) uint8 face colours, centres (k, 3) of the residual's kernels;
     neighbours: E model ids, d (E, 32, 3) and c (E, k, 3) the lattice part and the residual of V_ij; original: the
@@ -52,7 +52,7 @@ class Template:
     def digest(self) -> str:
         """16 hexadecimal digits, equal for equal names and arrays, in memory and from a file."""
         names = np.array([self.synset, self.model_id, *self.neighbours], "U64")
-        return digest_of(names, *(getattr(self, name).astype(dtype) for name, dtype in FIELDS.items()))
+        return digest_of(names, *(getattr(self, name).astype(STORED[dtype]) for name, dtype in FIELDS.items()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Template) and self.digest == other.digest
@@ -80,11 +80,8 @@ class Template:
         return self._moved(X, M, kernel_basis(X, self.centres, KERNEL_WIDTH)[None], d, a)
 
     def _moved(self, X, M, K, d, a) -> np.ndarray:
-        if d is not None:
-            X = X + displace(M, d)
-        if a is not None and len(a):
-            X = X + displace(K, np.tensordot(a, self.c, axes=1))
-        return X
+        X = X if d is None else X + displace(M, d)
+        return X if a is None or not len(a) else X + displace(K, np.tensordot(a, self.c, axes=1))
 
     def correspondence(self, j: int) -> np.ndarray:
         """V_ij (n, 3): this template's vertices in the shape of its j-th neighbour."""
@@ -118,47 +115,36 @@ class TemplateGraph:
         others = [t for t in self.templates if t.synset != synset]
         return TemplateGraph(others, self.edges[self.edges.synset != synset].reset_index(drop=True))
 
+    def adjacency(self, synset: str) -> np.ndarray:
+        """(T, T) bool: whether an edge leads from the template of the row to that of the column."""
+        templates = self.of(synset)
+        return np.array([[t.model_id in s.neighbours for t in templates] for s in templates])
+
     def components(self, synset: str) -> np.ndarray:
         """(T,) the connected component of each template of a category, by edges of either direction, from 0."""
-        return connected_components(self._adjacency(synset), directed=False)[1]
-
-    def in_degrees(self, synset: str) -> np.ndarray:
-        """(T,) how many templates of the category have an edge to each."""
-        return self._adjacency(synset).sum(axis=0)
-
-    def _adjacency(self, synset: str) -> coo_array:
-        """(T, T) with 1 where an edge leads from row to column."""
-        templates = self.of(synset)
-        number = {t.model_id: i for i, t in enumerate(templates)}
-        pairs = [(i, number[j]) for i, t in enumerate(templates) for j in t.neighbours]
-        rows, columns = np.array(pairs, int).reshape(-1, 2).T
-        return coo_array((np.ones(len(pairs), int), (rows, columns)), shape=(len(templates),) * 2)
+        return connected_components(self.adjacency(synset), directed=False)[1]
 
     def save(self, folder: str | Path) -> None:
         """Writes `<synset>.npz` a category and `edges.parquet`."""
         for synset in self.synsets:
             templates = self.of(synset)
-            arrays = {f: np.concatenate([getattr(t, f) for t in templates]).astype(FIELDS[f]) for f in FIELDS}
-            lengths = {f"{f}_length": np.array([len(getattr(t, f)) for t in templates]) for f in FIELDS}
-            model_ids = np.array([t.model_id for t in templates])
-            names = {
-                "model_ids": model_ids,
-                "neighbours": np.array([j for t in templates for j in t.neighbours], "U64"),
-            }
-            save_npz(Path(folder) / f"{synset}.npz", version=np.array(FORMAT), **arrays, **lengths, **names)
+            arrays = {"version": np.array(FORMAT), "model_ids": np.array([t.model_id for t in templates])}
+            arrays["neighbours"] = np.array([j for t in templates for j in t.neighbours], "U64")
+            for name, dtype in FIELDS.items():
+                arrays[name] = np.concatenate([getattr(t, name) for t in templates]).astype(STORED[dtype])
+                arrays[f"{name}_length"] = np.array([len(getattr(t, name)) for t in templates])
+            save_npz(Path(folder) / f"{synset}.npz", **arrays)
         save_parquet(Path(folder) / "edges.parquet", self.edges)
 
     @classmethod
     def load(cls, folder: str | Path) -> "TemplateGraph":
-        """Raises FileNotFoundError if there is no graph, StaleError if it is half made, ValueError if a newer version
-        wrote it."""
+        """Raises FileNotFoundError if there is none, StaleError if half made, ValueError if of a newer version."""
         folder = Path(folder)
         refuse_half_made(folder)
         if not (folder / "edges.parquet").is_file():
             raise FileNotFoundError(f"{folder} holds no template graph: run 02_template_graph first.")
         templates = [t for path in sorted(folder.glob("*.npz")) for t in _read(path)]
-        paths = [original_path(folder, t) for t in templates]
-        templates = [replace(t, original=p) if p.is_file() else t for t, p in zip(templates, paths, strict=True)]
+        templates = [replace(t, original=p) if (p := original_path(folder, t)).is_file() else t for t in templates]
         return cls(templates, pd.read_parquet(folder / "edges.parquet"))
 
 
@@ -166,13 +152,11 @@ def _read(path: Path) -> list[Template]:
     with np.load(path, allow_pickle=False) as file:
         if file["version"] > FORMAT:
             raise ValueError(f"{path} has version {file['version']}, this code reads {FORMAT}: update i2m_lib.")
-        parts = {f: np.split(file[f], np.cumsum(file[f"{f}_length"])[:-1]) for f in FIELDS}
-        parts["neighbours"] = np.split(file["neighbours"], np.cumsum(file["d_length"])[:-1])
-        model_ids = file["model_ids"].tolist()
-    exact = {"V": float, "F": int, "C": np.uint8, "centres": float, "d": float, "c": float}
-    fields = [{f: parts[f][i].astype(exact[f]) for f in FIELDS} for i in range(len(model_ids))]
-    neighbours = [tuple(names.tolist()) for names in parts["neighbours"]]
-    return [Template(path.stem, m, neighbours=n, **f) for m, n, f in zip(model_ids, neighbours, fields, strict=True)]
+        ends = {name: np.cumsum(file[f"{name}_length"])[:-1] for name in FIELDS}
+        parts = {name: np.split(file[name].astype(dtype), ends[name]) for name, dtype in FIELDS.items()}
+        parts["neighbours"] = [tuple(part.tolist()) for part in np.split(file["neighbours"], ends["d"])]
+        rows = [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+        return [Template(path.stem, m, **row) for m, row in zip(file["model_ids"].tolist(), rows, strict=True)]
 
 
 def original_path(folder: str | Path, template: Template) -> Path:
