@@ -16,28 +16,29 @@ import numpy as np
 import torch
 
 KERNEL_WIDTH = 0.08  # of the bounding-box diagonal: the finest detail a residual may follow
+# K = 64 control points, 4 along each axis, x slowest and z fastest; the free ones, with x < 0, and their mirror images.
+INDEX = np.arange(64).reshape(4, 4, 4)
+FREE, MIRROR = INDEX[:2].ravel(), INDEX[::-1][:2].ravel()
 Array = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """A box of control points: corner `origin` (..., 3), edges `extent` (..., 3), `shape` points along x, y, z.
-    Leading dimensions are a batch of lattices."""
+    """A box of control points: corner `origin` (..., 3), edges `extent` (..., 3). Leading dimensions are a batch."""
 
     origin: Array
     extent: Array
-    shape: tuple[int, int, int] = (4, 4, 4)
 
     @classmethod
-    def around(cls, V: Array, shape: tuple[int, int, int] = (4, 4, 4)) -> "Lattice":
+    def around(cls, V: Array) -> "Lattice":
         """The lattice on the bounding box of V (..., n, 3)."""
         low, high = _of(V).amin(V, -2), _of(V).amax(V, -2)
-        return cls(low, high - low, shape)
+        return cls(low, high - low)
 
     @property
     def points(self) -> Array:
-        """Control points at rest, P (..., K, 3), x slowest and z fastest."""
-        unit = np.stack(np.meshgrid(*(np.linspace(0, 1, n) for n in self.shape), indexing="ij"), -1).reshape(-1, 3)
+        """Control points at rest, P (..., K, 3)."""
+        unit = np.linspace(0, 1, 4)[np.stack(np.unravel_index(INDEX.ravel(), INDEX.shape), -1)]
         if torch.is_tensor(self.origin):
             unit = torch.as_tensor(unit, dtype=self.origin.dtype, device=self.origin.device)
         return self.origin[..., None, :] + unit * self.extent[..., None, :]
@@ -49,9 +50,8 @@ class Lattice:
         coordinate 0, since all control points of that axis coincide.
         """
         extent = _of(X).where(self.extent > 0, self.extent, _of(X).ones_like(self.extent))
-        t = (X - self.origin[..., None, :]) / extent[..., None, :]
-        bx, by, bz = (bernstein(t[..., a], n - 1) for a, n in enumerate(self.shape))
-        product = bx[..., :, None, None] * by[..., None, :, None] * bz[..., None, None, :]
+        b = bernstein((X - self.origin[..., None, :]) / extent[..., None, :], 3)
+        product = b[..., 0, :, None, None] * b[..., 1, None, :, None] * b[..., 2, None, None, :]
         return product.reshape(*X.shape[:-1], -1)
 
 
@@ -69,21 +69,10 @@ def bernstein(t: Array, degree: int) -> Array:
     return _of(t).stack([comb(degree, i) * rests[degree - i] * powers[i] for i in range(degree + 1)], -1)
 
 
-def free_points(shape: tuple[int, int, int] = (4, 4, 4)) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (K/2,) of the free control points (x < 0) and of their mirror images. Raises ValueError if shape[0] is
-    odd, so that the middle layer would be its own mirror image."""
-    if shape[0] % 2:
-        raise ValueError(f"a symmetric lattice needs an even number of points along x, not {shape[0]}")
-    index = np.arange(np.prod(shape)).reshape(shape)
-    half = shape[0] // 2
-    return index[:half].ravel(), index[::-1][:half].ravel()
-
-
-def symmetric_basis(B: Array, shape: tuple[int, int, int] = (4, 4, 4)) -> Array:
+def symmetric_basis(B: Array) -> Array:
     """B Phi, axis by axis: B (..., n, K) to M (..., 3, n, K/2) with (B Phi d)[..., a] = M[..., a, :, :] @ d[..., a];
     of the identity, Phi itself."""
-    free, mirror = free_points(shape)
-    odd, even = B[..., free] - B[..., mirror], B[..., free] + B[..., mirror]
+    odd, even = B[..., FREE] - B[..., MIRROR], B[..., FREE] + B[..., MIRROR]
     return _of(B).stack([odd, even, even], -3)
 
 
@@ -100,14 +89,13 @@ def kernel_basis(X: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray
     return np.exp(-squared / (2 * width**2))
 
 
-def bending_energy(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
+def bending_energy() -> np.ndarray:
     """R (3, K/2, K/2): d[:, a]' R[a] d[:, a] is the mean squared second difference of the lattice along axis a's
     coordinate, straight and mixed. Zero for affine maps, so that proportions are free and only bending costs."""
-    unit = np.eye(np.prod(shape)).reshape(*shape, -1)
+    unit = np.eye(INDEX.size).reshape(*INDEX.shape, -1)
     seconds = [np.diff(np.diff(unit, axis=a), axis=b) for a in range(3) for b in range(a, 3)]
-    B = np.concatenate([x.reshape(-1, unit.shape[-1]) for x in seconds])
-    M = symmetric_basis(B, shape)
-    return M.mT @ M / unit.shape[-1]
+    M = symmetric_basis(np.concatenate([x.reshape(-1, INDEX.size) for x in seconds]))
+    return M.mT @ M / INDEX.size
 
 
 BENDING = bending_energy()

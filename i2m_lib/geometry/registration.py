@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .ffd import BENDING, Lattice, displace, free_points
+from .ffd import BENDING, FREE, Lattice, displace
 from .nearest import Target, chamfer
 from .source_mesh import Source, spanned
 from .surfaces import SMALLEST_AREA, cross_products, double_areas
@@ -50,8 +50,7 @@ def stretch_of(source: Source, points: np.ndarray) -> np.ndarray:
     factor = np.ptp(points, axis=0) / np.where(lattice.extent > 0, lattice.extent, 1)
     centre = lattice.origin + lattice.extent / 2
     shift = (points.min(0) + points.max(0)) / 2 - centre
-    free = lattice.points[free_points(lattice.shape)[0]]
-    return (free - centre) * (factor - 1) + shift * [0, 1, 1]
+    return (lattice.points[FREE] - centre) * (factor - 1) + shift * [0, 1, 1]
 
 
 def fit_residual(source: Source, d: np.ndarray, target: Target) -> np.ndarray:

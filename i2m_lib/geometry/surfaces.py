@@ -1,4 +1,4 @@
-"""Triangle surfaces as arrays: areas, samples, the canonical frame, and what makes a surface or a solid."""
+"""Triangle surfaces as arrays: areas, samples, the canonical frame, and what makes a surface or bounds a solid."""
 
 import numpy as np
 
@@ -63,6 +63,12 @@ def is_watertight(F: np.ndarray) -> bool:
     return bool((np.unique(edge_keys(F)[0], return_counts=True)[1] == 2).all())
 
 
+def bounds_solid(F: np.ndarray) -> bool:
+    """Every edge belongs to exactly two faces, which run along it in opposite directions."""
+    directed = edge_keys(F)[1]
+    return is_watertight(F) and len(np.unique(directed)) == len(directed)
+
+
 def used(V: np.ndarray, F: np.ndarray) -> Surface:
     """The vertices, as float64, that faces name, and the faces: spare vertices are no part of a surface."""
     index, F = np.unique(F, return_inverse=True)
@@ -93,13 +99,3 @@ def why_broken(V: np.ndarray, F: np.ndarray) -> str | None:
         return f"face indices run from {F.min()} to {F.max()}, but there are {len(V)} vertices"
     area = double_areas(V, F).sum() / 2
     return f"its area is {area:.3g}, not above {SMALLEST_AREA:g}" if area <= SMALLEST_AREA else None
-
-
-def why_not_solid(F: np.ndarray) -> str | None:
-    """Why faces F (m, 3) bound no solid, as a clause, or None if each edge has two faces that run along it in
-    opposite directions."""
-    edge, directed = edge_keys(F)
-    key, counts = np.unique(edge, return_counts=True)
-    if wrong := int((counts != 2).sum()):
-        return f"{wrong} of {len(key)} edges do not have two faces"
-    return "neighbouring faces turn different sides outwards" if len(np.unique(directed)) < len(directed) else None

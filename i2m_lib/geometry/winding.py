@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .spans import ranges, spans
-from .surfaces import Surface, cross_products, edge_keys, merged, why_not_solid
+from .surfaces import Surface, bounds_solid, cross_products, edge_keys, merged
 from .voxels import mask_iou
 
 POINTS_PER_STRIP = 700
@@ -27,15 +27,15 @@ def volumetric_iou(A: Surface | None, B: Surface | None, n: int, rng: np.random.
 
 
 def as_solid(V: np.ndarray, F: np.ndarray) -> Surface | None:
-    """The solid that V (n, 3), F (m, 3) bound, or None if they bound none (`surfaces.why_not_solid`).
+    """The solid that V (n, 3), F (m, 3) bound, or None if they bound none (`surfaces.bounds_solid`).
 
     Equal positions are merged if the surface is closed only then, as in STL, flat-shaded GLB and OBJ with seams.
     Connected parts are turned outwards, as parts that overlap would cancel if they were turned to different sides. A
     part inside another one keeps its orientation relative to that one, so that a cavity stays empty.
     """
-    if why_not_solid(F):
+    if not bounds_solid(F):
         V, F = merged(V, F)
-        if not len(F) or why_not_solid(F):
+        if not len(F) or not bounds_solid(F):
             return None
     a, b = (np.argsort(edge_keys(F)[0]) // 3).reshape(-1, 2).T  # each edge has two faces
     _, part = connected_components(coo_array((np.ones(len(a)), (a, b)), (len(F), len(F))), directed=False)

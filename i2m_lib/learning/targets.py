@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from i2m_lib.dataset.dataset import Dataset
-from i2m_lib.geometry.ffd import KERNEL_WIDTH, Lattice, displace, free_points, kernel_basis, symmetric_basis
+from i2m_lib.geometry.ffd import FREE, KERNEL_WIDTH, Lattice, displace, kernel_basis, symmetric_basis
 from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.template_graph import Template, TemplateGraph
 
@@ -115,7 +115,7 @@ def make_targets(
         for t, template in enumerate(templates):
             S, d, E = dataset.mesh(template.model_id).S, fit.d[is_train, t].astype(np.float64), len(template.c)
             means[first + t], axes[first + t], gram[first + t, :E, :E], to_y = deformation_space(template, S, d, k)
-            rest, by_axis = Lattice.around(template.V).points[free_points()[0]], to_y.reshape(k, 32, 3)
+            rest, by_axis = Lattice.around(template.V).points[FREE], to_y.reshape(k, 32, 3)
             parts[rows, t] = np.einsum("nba,kba->nak", fit.d[here, t] + rest, by_axis)
             origin[first + t] = np.einsum("ba,kba->k", means[first + t] + rest, by_axis)
             y[rows, t] = parts[rows, t].sum(1) - origin[first + t]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2m_lib.geometry.ffd import Lattice, bernstein, displace, free_points, kernel_basis, symmetric_basis
+from i2m_lib.geometry.ffd import FREE, MIRROR, Lattice, bernstein, displace, kernel_basis, symmetric_basis
 
 
 @pytest.fixture
@@ -17,23 +17,26 @@ def V(rng):
 
 def slow_basis(V, lattice):
     """A triple loop over control points: the definition."""
-    binomial = {3: (1, 3, 3, 1), 1: (1, 1), 4: (1, 4, 6, 4, 1)}
 
-    def b(i, n, t):
-        return binomial[n][i] * (1 - t) ** (n - i) * t**i
+    def b(i, t):
+        return (1, 3, 3, 1)[i] * (1 - t) ** (3 - i) * t**i
 
-    nx, ny, nz = (n - 1 for n in lattice.shape)
-    rows = []
-    for s, t, u in (V - lattice.origin) / lattice.extent:
-        values = range(nx + 1), range(ny + 1), range(nz + 1)
-        rows.append([b(i, nx, s) * b(j, ny, t) * b(k, nz, u) for i in values[0] for j in values[1] for k in values[2]])
-    return np.array(rows)
+    places = [(i, j, k) for i in range(4) for j in range(4) for k in range(4)]
+    return np.array(
+        [[b(i, s) * b(j, t) * b(k, u) for i, j, k in places] for s, t, u in (V - lattice.origin) / lattice.extent]
+    )
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 4), (2, 4, 5)])
-def test_basis_is_the_triple_loop(V, shape):
-    lattice = Lattice.around(V, shape)
+def test_basis_is_the_triple_loop(V):
+    lattice = Lattice.around(V)
     np.testing.assert_allclose(lattice.basis(V), slow_basis(V, lattice), atol=1e-12)
+
+
+def test_control_points_are_a_grid_mirrored_at_its_middle():
+    P = Lattice(np.zeros(3), np.array([3.0, 6.0, 9.0])).points
+    np.testing.assert_array_equal(P, [(i, 2 * j, 3 * k) for i in range(4) for j in range(4) for k in range(4)])
+    np.testing.assert_array_equal(P[MIRROR], [3, 0, 0] + P[FREE] * [-1, 1, 1])
+    assert (P[FREE, 0] < 1.5).all()
 
 
 def test_bernstein_polynomials_sum_to_one(rng):
@@ -58,14 +61,13 @@ def test_a_flat_axis_stays_finite_and_precise(V):
     np.testing.assert_allclose(lattice.basis(V) @ lattice.points, V, atol=1e-12)
 
 
-def slow_symmetry(shape: tuple[int, int, int] = (4, 4, 4)) -> np.ndarray:
-    """Phi (3K, 3K/2): free displacements d (K/2, 3) to all displacements dP (K, 3), both flattened by rows."""
-    free, mirror = free_points(shape)
-    Phi = np.zeros((np.prod(shape), 3, len(free), 3))
+def slow_symmetry():
+    """Phi (192, 96): free displacements d (32, 3) to all displacements dP (64, 3), both flattened by rows."""
+    Phi = np.zeros((64, 3, 32, 3))
     for a, sign in enumerate((-1.0, 1.0, 1.0)):
-        Phi[free, a, np.arange(len(free)), a] = 1.0
-        Phi[mirror, a, np.arange(len(free)), a] = sign
-    return Phi.reshape(3 * np.prod(shape), -1)
+        Phi[FREE, a, np.arange(32), a] = 1.0
+        Phi[MIRROR, a, np.arange(32), a] = sign
+    return Phi.reshape(192, 96)
 
 
 def test_phi_has_half_the_numbers_and_full_rank():
@@ -89,11 +91,6 @@ def test_symmetric_displacements_keep_a_symmetric_mesh_symmetric(V, rng):
     np.testing.assert_allclose(moved[len(V) // 2 :], moved[: len(V) // 2] * [-1, 1, 1], atol=1e-12)
 
 
-def test_an_odd_lattice_has_no_mirror_pairs():
-    with pytest.raises(ValueError, match="even number of points along x, not 3"):
-        free_points((3, 4, 4))
-
-
 def test_torch_and_numpy_displace_alike_in_batches(V, rng):
     M, d = symmetric_basis(Lattice.around(V).basis(V)), rng.normal(size=(5, 2, 32, 3))
     batched = displace(torch.from_numpy(M), torch.from_numpy(d)).numpy()
@@ -102,23 +99,22 @@ def test_torch_and_numpy_displace_alike_in_batches(V, rng):
     np.testing.assert_allclose(displace(M, d), batched, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 4), (2, 4, 5)])
-def test_batches_of_torch_bases_are_those_of_numpy_one_by_one(rng, shape):
+def test_batches_of_torch_bases_are_those_of_numpy_one_by_one(rng):
     V = rng.uniform(-0.5, 0.5, (2, 3, 20, 3))
     V[1, 2, :, 0] = 0.1  # one of them is flat
-    lattice = Lattice.around(torch.from_numpy(V), shape)
-    B, M = lattice.basis(torch.from_numpy(V)), symmetric_basis(lattice.basis(torch.from_numpy(V)), shape)
-    assert B.shape == (2, 3, 20, np.prod(shape))
+    lattice = Lattice.around(torch.from_numpy(V))
+    B, M = lattice.basis(torch.from_numpy(V)), symmetric_basis(lattice.basis(torch.from_numpy(V)))
+    assert B.shape == (2, 3, 20, 64)
     torch.testing.assert_close(B @ lattice.points, torch.from_numpy(V), atol=1e-12, rtol=0)
     for i in np.ndindex(2, 3):
-        alone = Lattice.around(V[i], shape).basis(V[i])
+        alone = Lattice.around(V[i]).basis(V[i])
         np.testing.assert_allclose(B[i], alone, atol=1e-12)
-        np.testing.assert_allclose(M[i], symmetric_basis(alone, shape), atol=1e-12)
+        np.testing.assert_allclose(M[i], symmetric_basis(alone), atol=1e-12)
 
 
 def test_deformed_points_have_exact_gradients(V):
     """By the points themselves, on the box's faces too where powers of zero occur, and by the control points."""
-    lattice = Lattice.around(torch.from_numpy(V), (2, 3, 4))
+    lattice = Lattice.around(torch.from_numpy(V))
     X, P = torch.from_numpy(V[:6]).requires_grad_(), lattice.points.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda X, P: lattice.basis(X) @ P, (X, P))
     corner = lattice.origin[None].clone().requires_grad_()

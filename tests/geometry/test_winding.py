@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.geometry.surfaces import merged, why_not_solid
+from i2m_lib.geometry.surfaces import bounds_solid, is_watertight, merged
 from i2m_lib.geometry.winding import as_solid, volumetric_iou, winding
 
 
@@ -51,7 +51,7 @@ def solids():
 @pytest.mark.parametrize("name", solids())
 def test_solid_angles_agree(name):
     V, F = solids()[name]
-    assert why_not_solid(F) is None
+    assert bounds_solid(F)
     X = np.random.default_rng(0).uniform(1.2 * V.min(0), 1.2 * V.max(0), (200, 3))
     expected = slow_winding(V, F, X)
     np.testing.assert_allclose(winding(V, F, X), expected, atol=1e-6)
@@ -105,9 +105,12 @@ def test_overlapping_parts_count_once():
 def test_what_is_no_solid_is_refused():
     V, F = box()
     rng = np.random.default_rng(0)
-    assert "do not have two faces" in why_not_solid(F[1:])
+    assert not is_watertight(F[1:])
+    assert not bounds_solid(F[1:])
     assert as_solid(V, F[1:]) is None
-    assert "different sides" in why_not_solid(np.vstack([F[1:], F[:1, ::-1]]))
+    turned = np.vstack([F[1:], F[:1, ::-1]])  # a face that turns its other side outwards
+    assert is_watertight(turned)
+    assert not bounds_solid(turned)
     assert np.isnan(iou((V, F[1:]), (V, F), 10, rng))
     assert np.isnan(iou((V, F), (V, F[1:]), 10, rng))
 
@@ -120,7 +123,7 @@ def unmerged(V, F):
 def test_equal_positions_are_one_vertex():
     V, F = box()
     W, G = merged(*unmerged(V, F))
-    assert (len(W), why_not_solid(G)) == (8, None)
+    assert (len(W), bounds_solid(G)) == (8, True)
     np.testing.assert_array_equal(W[G], V[F])
     doubled = np.vstack([V, V[:1]]), np.vstack([F, [[0, 8, 5]]])  # a face that has two equal corners
     assert len(merged(*doubled)[1]) == len(F)
