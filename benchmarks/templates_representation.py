@@ -9,22 +9,15 @@ The test split is looked at with the final method alone; choices were made on `-
 import argparse
 
 import pandas as pd
-from joblib import Parallel
 from templates_corpora import corpus
 
-from i2m_lib.graph.build_graph import choose_and_connect
+from i2m_lib.graph.build_graph import build_graph
 from i2m_lib.graph.oracles import representation_ladder
-from i2m_lib.graph.template_graph import TemplateGraph
 
 
 def measure(name: str, split: str, quick: bool, categories: list[str] | None) -> pd.DataFrame:
     data = corpus(name, max_models=12 if quick else None, categories=categories)
-    with Parallel(n_jobs=2) as parallel:
-        parts = [
-            choose_and_connect(data, s, n_templates=4 if quick else 30, seed=0, parallel=parallel)
-            for s in sorted(data.select("train").synset.unique())
-        ]
-    graph = TemplateGraph([t for p in parts for t in p[0]], pd.concat([p[1] for p in parts], ignore_index=True))
+    graph, _ = build_graph(data, n_templates=4 if quick else 30, seed=0, workers=2)
     ladder = representation_ladder(data, graph, split=split, seed=0, n_samples=100_000, workers=2)
     table = ladder.groupby(["category", "method"]).value.mean().unstack()
     table.loc["category mean"] = table.mean()

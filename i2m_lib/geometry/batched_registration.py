@@ -1,6 +1,6 @@
-"""`registration.fit_ffd` of one source onto many targets at once, in torch: the same steps, for a GPU.
+"""`registration.fit_ffd` of one source onto many targets at once, in torch, for a GPU: the same steps.
 
-Nearest neighbours come from dense distances, so on a CPU, where KD-trees win, one fit at a time is faster.
+Nearest points come from dense distances. On a CPU, KD-trees and one fit at a time are faster.
 """
 
 import numpy as np
@@ -15,7 +15,8 @@ from .source_mesh import Source
 def fit_many(
     source: Source, points: np.ndarray, *, device: str, dtype: torch.dtype = torch.float32, size: int = 256
 ) -> np.ndarray:
-    """d (b, 32, 3) that carry the source onto targets with samples points (b, m, 3), `size` of them at a time."""
+    """d (b, 32, 3) that move the source onto targets with samples points (b, m, 3), `size` of them at a time. In single
+    precision a nearest point may be another than `registration.fit_ffd` finds."""
     arrays = {"S": source.S, "M": source.MS, "edges": source.E @ source.V, "ME": source.ME, "normals": source.normals}
     t = {name: torch.from_numpy(a).to(device, dtype) for name, a in arrays.items()}
     found = []
@@ -27,6 +28,7 @@ def fit_many(
 
 
 def _fit(t: dict[str, Tensor], start: Tensor, points: Tensor) -> Tensor:
+    """d (b, 32, 3), by the steps of `registration._alternate` from the plain stretch, start (b, 32, 3)."""
     M, energy = t["M"], torch.from_numpy(BENDING + RIDGE * np.eye(BENDING.shape[-1])).to(points)
     moved, safe = t["S"] + displace(M, start), t["edges"] + displace(t["ME"], start)
     hold = points.new_zeros(len(points), len(t["normals"]))
@@ -62,9 +64,9 @@ def _uprightness(t: dict[str, Tensor], x: Tensor, safe: Tensor) -> Tensor:
 
 
 def _correspond(moved: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """As in `registration.correspond`, both directions from one table of distances (b, s, m)."""
+    """As `registration.correspond`, both directions from one table of distances (b, s, m)."""
     distances = torch.cdist(moved, points)
-    forward, back = distances.argmin(2), distances.argmin(1)
+    forward, back = distances.min(2).indices, distances.min(1).indices
     share = moved.shape[1] / points.shape[1]
     count = torch.zeros_like(moved[..., 0]).scatter_add(1, back, torch.ones_like(points[..., 0]))
     pulled = torch.zeros_like(moved).scatter_add(1, back[..., None].expand_as(points), points)
