@@ -1,6 +1,6 @@
 """The baseline Learning FFD (Jack et al., ACCV 2018): all templates are deformed at once and compared to the shape.
 
-    loss = sum_t gamma_t chamfer(B_t (P_t + dP_t), shape) + entropy of the mean gamma over a batch
+    loss = sum_t gamma_t chamfer(B_t (P_t + dP_t), shape) - entropy of the mean gamma over a batch
 
 Loss, heads and constants are those of the published code (jackd/template_ffd) with its entropy regulariser; images,
 augmentation, backbone, budget and trainer are those of our network. The authors train one network for each category.
@@ -66,10 +66,12 @@ class Surfaces:
     slots: Tensor
 
     @classmethod
-    def of(cls, dataset: Dataset, graph: TemplateGraph, model_ids: list[str], device: torch.device) -> "Surfaces":
+    def of(cls, dataset: Dataset, graph: TemplateGraph, device: torch.device) -> "Surfaces":
+        """Of the graph's templates, and of the shapes `models_of` the dataset."""
+        model_ids, synset = models_of(dataset), dataset.models.set_index("model_id").synset
+        meshes = [dataset.mesh(m) for m in model_ids]
         lattices = [Lattice.around(t.V) for t in graph.templates]
         bases = [b.basis(dataset.mesh(t.model_id).S) for b, t in zip(lattices, graph.templates, strict=True)]
-        meshes, synset = [dataset.mesh(m) for m in model_ids], dataset.models.set_index("model_id").synset
         of = {s: [i for i, t in enumerate(graph.templates) if t.synset == s] for s in graph.synsets}
         width = max(map(len, of.values()))
         slots = np.array([(of[synset[m]] + [-1] * width)[:width] for m in model_ids]).reshape(-1, width)
@@ -107,7 +109,7 @@ def train_learning_ffd(
     """Trains as `learning.train` does, and writes the same files. Returns network and history."""
     parameters = asdict(settings) | {"n_points": n_points, "learning": LEARNING_VERSION}
     key = Key("learning_ffd", VERSION, parameters, {"dataset": dataset.digest, "graph": graph.digest})
-    surfaces = Surfaces.of(dataset, graph, models_of(dataset), device)
+    surfaces = Surfaces.of(dataset, graph, device)
     torch.manual_seed(settings.seed)
     model = LearningFFD(settings, len(graph.templates))
 
@@ -143,10 +145,9 @@ class LearningFFDMethod:
         synsets = iter(views.rows.synset)
         for images in views.images.split(64):  # the size of a batch changes how convolutions are rounded
             out = self.model(compose(crop_to_mask(images.float() / 255, self.size)))
-            for logits, dP, synset in zip(out["logits"], out["dP"], synsets, strict=False):
-                best = int(np.where(synset_of_template == synset, logits.float().numpy(), -np.inf).argmax())
+            for logits, dP in zip(out["logits"].float().numpy(), out["dP"].double().numpy(), strict=True):
+                best = int(np.where(synset_of_template == next(synsets), logits, -np.inf).argmax())
                 template = self.graph.templates[best]
                 lattice = Lattice.around(template.V)
-                V = lattice.basis(template.V) @ (lattice.points + dP[best].double().numpy())
-                surfaces.append((V, template.F))
+                surfaces.append((lattice.basis(template.V) @ (lattice.points + dP[best]), template.F))
         return surfaces

@@ -10,11 +10,10 @@ import torch
 
 from i2m_lib.artefacts import StaleError, key_of, read_key, record
 from i2m_lib.dataset.dataset import Dataset
-from i2m_lib.geometry.ffd import Lattice, displace, free_points, symmetric_basis
+from i2m_lib.geometry.ffd import FREE, Lattice, displace, symmetric_basis
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.azimuth import soft_bins
 from i2m_lib.learning.losses import IMPORTANCE, TERMS, image2mesh_loss
-from i2m_lib.learning.networks import trunk
 from i2m_lib.learning.settings import Settings, read_description
 from i2m_lib.learning.targets import deformation_space, make_targets, models_of, soft_labels
 from i2m_lib.learning.train import VERSION, categories_of, load_model, new_model, train
@@ -68,7 +67,7 @@ def test_targets_of_stretched_shapes_are_those_of_the_stretched_surface(dataset,
     is_train = np.isin(fits.model_ids, dataset.select("train").model_id)
     d = fits.d[is_train, 0].astype(float)
     mean, _, _, to_y = deformation_space(template, dataset.mesh(template.model_id).S, d, k=6)
-    rest = Lattice.around(template.V).points[free_points()[0]]
+    rest = Lattice.around(template.V).points[FREE]
     for d_i, model_id in zip(d, fits.model_ids[is_train], strict=True):
         i = ids.index(model_id)
         factors = stretch[i].double().numpy()
@@ -107,30 +106,6 @@ def test_labels_stay_within_the_category(dataset, tiny_run, targets):
     for i, model_id in enumerate(models_of(dataset)):
         chosen = targets.slots[i][targets.q[i] > 0].tolist()
         assert {tiny_run.graph.templates[t].synset for t in chosen} == {synset[model_id]}
-
-
-@pytest.mark.parametrize(("backbone", "node"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
-def test_a_backbone_is_cut_at_its_last_map(backbone, node):
-    image = torch.rand(1, 3, 64, 64)
-    torch.manual_seed(0)
-    named = trunk(backbone, node).eval()
-    torch.manual_seed(0)
-    found = trunk(backbone).eval()
-    torch.testing.assert_close(found(image)["map"], named(image)["map"])
-
-
-def test_weights_that_cannot_be_had_are_named(monkeypatch):
-    def unreachable(*_, **__):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(ValueError, match=r"resnet18 could not be fetched \(no route to host\): place resnet18.*pth in"):
-        trunk("resnet18", weights="DEFAULT")
-    with pytest.raises(ValueError, match="has no weights 'V9': give one of IMAGENET1K_V1"):
-        trunk("resnet18", weights="V9")
-    with pytest.raises(ValueError, match="Unknown model resnet9"):
-        trunk("resnet9")
 
 
 def test_an_untrained_network_combines_nothing_and_looks_level(targets):

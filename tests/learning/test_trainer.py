@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from i2m_lib.artefacts import Key, StaleError, device, read_key
-from i2m_lib.learning.device import Share, process_group, share
+from i2m_lib.learning.device import process_group, share
 from i2m_lib.learning.trainer import Budget, Schedule, Trainer, seed_of
 
 SCHEDULE = Schedule(epochs=4, lr=0.02)
@@ -218,12 +218,6 @@ def test_warm_up_and_cosine_decay():
 def test_seeds_differ_by_each_of_their_numbers():
     assert len({seed_of(a, b, c) for a in range(4) for b in range(4) for c in range(4)}) == 64
     assert seed_of(1, 2) == seed_of(1, 2)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 16])
-def test_shares_are_a_partition(n):
-    parts = [list(range(n))[Share(rank, 3).of(n)] for rank in range(3)]
-    assert [i for part in parts for i in part] == list(range(n))
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def surfaces(dataset, tiny_run):
-    return Surfaces.of(dataset, tiny_run.graph, models_of(dataset), CPU)
+    return Surfaces.of(dataset, tiny_run.graph, CPU)
 
 
 def outputs(surfaces, b):
