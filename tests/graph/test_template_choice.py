@@ -3,7 +3,6 @@ import pytest
 import trimesh
 from joblib import Parallel
 
-from i2m_lib.dataset.dataset import Mesh
 from i2m_lib.geometry.voxels import mask_iou, solid
 from i2m_lib.graph.template_choice import (
     CHOICES,
@@ -14,8 +13,6 @@ from i2m_lib.graph.template_choice import (
     k_medoids,
     spread,
 )
-
-CROSS = np.array([[2, 0.3, 0.3], [0.3, 2, 0.3]])  # extents of two crossing boxes
 
 
 def samples(mesh, n=40_000):
@@ -80,19 +77,6 @@ def test_medoids_are_the_best_of_all_sets_where_greed_is_not():
     best = min(costs[[i, j]].min(0).sum() for i in range(5) for j in range(i))
     assert costs[greedy_coverage(costs, 2)].min(0).sum() > best
     assert costs[k_medoids(costs, 2)].min(0).sum() == pytest.approx(best)
-
-
-@pytest.fixture(scope="module")
-def boxes():
-    """Six boxes and six crosses of two boxes, in many proportions: meshes and samples (12, 512, 3)."""
-    rng, meshes = np.random.default_rng(0), []
-    for k in range(12):
-        extents = rng.uniform(0.2, 0.5, 3)
-        parts = [trimesh.creation.box(extents)] if k < 6 else [trimesh.creation.box(extents * s) for s in CROSS]
-        mesh = trimesh.util.concatenate(parts)
-        S = samples(mesh, 1024)
-        meshes.append(Mesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), np.zeros((len(mesh.faces), 3)), S, S))
-    return meshes, np.stack([m.S[:512] for m in meshes])
 
 
 @pytest.mark.parametrize("choice", CHOICES)
