@@ -11,7 +11,9 @@ import torch
 from i2m_lib.artefacts import StaleError, key_of, read_key, record
 from i2m_lib.dataset.dataset import Dataset
 from i2m_lib.geometry.ffd import FREE, Lattice, displace, symmetric_basis
+from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.learning.__main__ import main
 from i2m_lib.learning.azimuth import soft_bins
 from i2m_lib.learning.losses import IMPORTANCE, TERMS, image2mesh_loss
 from i2m_lib.learning.settings import Settings, read_description
@@ -221,3 +223,28 @@ def test_training_needs_neither_vtk_nor_trimesh():
     code = blocked + "import i2m_lib.learning.__main__, i2m_lib.graph.fits"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_trains_with_settings_by_name_and_the_library_finds_it_done(dataset, tiny_run, tmp_path):
+    tiny_run.graph.save(tmp_path / "graph")
+    for synset, fits in tiny_run.fits.items():
+        fits.save(tmp_path / "fits" / f"{synset}.npz")
+    settings = {
+        "epochs": 1,
+        "batch_size": 8,
+        "lr": 1e-3,
+        "backbone": "mobilenet_v3_small",
+        "node": "features",
+        "size": 64,
+    }
+    main(
+        str(dataset.path),
+        str(tmp_path),
+        *(f"{name}={value}" for name, value in settings.items()),
+        'without=["azimuth"]',
+    )
+    graph, fits = TemplateGraph.load(tmp_path / "graph"), Fits.load_all(tmp_path / "fits")
+    settings = replace(tiny_run.settings, without=("azimuth",))
+    train(dataset, graph, fits, tmp_path, settings, device=CPU, callbacks=[never])
+    with pytest.raises(ValueError, match="no setting is called epoch"):
+        main(str(dataset.path), str(tmp_path), "epoch=1")
