@@ -77,7 +77,7 @@ def tiny_run(dataset, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("run")
     graph, fits = build_graph(dataset, n_templates=2, seed=0, workers=1)
     graph.save(folder / "graph")
-    settings = Settings(epochs=1, batch_size=8, lr=1e-3, backbone="mobilenet_v3_small", node="features", size=64)
+    settings = Settings(epochs=1, batch_size=8, lr=1e-3, backbone="mobilenetv3_small_100", size=64)
     model, _ = train(dataset, graph, fits, folder, settings, device=torch.device("cpu"))
     views = ViewDataset(dataset, "train")
     return SimpleNamespace(folder=folder, graph=graph, fits=fits, model=model, settings=settings, views=views)

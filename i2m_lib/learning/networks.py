@@ -1,11 +1,10 @@
 """The network: one image to template probabilities, a deformation and weights of each template, and the camera."""
 
-from pathlib import Path
+import difflib
 
+import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from .azimuth import N_BINS
 from .settings import Settings
@@ -14,33 +13,30 @@ IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Module:
-    """A torchvision model up to `node`: images (b, 3, h, w) -> {"map": (b, c, h', w')}; without a node, up to the last
-    feature map before pooling. Raises ValueError if there is no such model, node or weights, or they cannot be
-    fetched."""
+    """A timm model up to a feature map: images (b, 3, h, w) -> [map (b, c, h', w')].
+
+    `node` names the module that ends the map, as in timm's `feature_info` ("layer3" of a ResNet); "" is the last.
+    `weights` is "DEFAULT" for timm's own, which are fetched, or None to start from scratch.
+
+    Raises:
+        ValueError: there is no such model or node, or the weights could not be fetched.
+    """
     try:
-        chosen = get_model_weights(backbone)[weights] if weights else None
-        model = get_model(backbone, weights=chosen)
-    except KeyError as error:
-        known = ", ".join(get_model_weights(backbone).__members__)
-        raise ValueError(f"{backbone} has no weights {error}: give one of {known}, or none.") from error
+        nodes = timm.create_model(backbone, features_only=True).feature_info.module_name()
+        at = nodes.index(node) if node else len(nodes) - 1
+        return timm.create_model(backbone, features_only=True, out_indices=(at,), pretrained=bool(weights))
     except OSError as error:
-        name, folder = Path(chosen.url).name, Path(torch.hub.get_dir()) / "checkpoints"
-        cure = f"place {name} in {folder}, or start from scratch with weights = ''."
-        raise ValueError(f"the weights {weights} of {backbone} could not be fetched ({error}): {cure}") from error
-    return create_feature_extractor(model, {node or last_map(model): "map"})
-
-
-def last_map(model: nn.Module) -> str:
-    """The name of a torchvision model's last node whose output is a map of more than one cell."""
-    names = get_graph_node_names(model)[1]
-    with torch.no_grad():
-        outputs = create_feature_extractor(model.eval(), names)(torch.zeros(1, 3, 224, 224))
-    maps = [name for name, x in outputs.items() if torch.is_tensor(x) and x.ndim == 4 and x.shape[-1] * x.shape[-2] > 1]
-    return maps[-1]
+        cure = "allow access to them, or start from scratch with weights = ''"
+        raise ValueError(f"the weights of {backbone} could not be fetched ({error}): {cure}.") from error
+    except ValueError as error:
+        raise ValueError(f"{backbone} has no node {node!r}: give one of {', '.join(nodes)}, or none.") from error
+    except RuntimeError as error:
+        close = ", ".join(difflib.get_close_matches(backbone, timm.list_models())) or "timm.list_models()"
+        raise ValueError(f"timm has no model {backbone!r}: give one of {close}.") from error
 
 
 class Encoder(nn.Module):
-    """A torchvision backbone up to `node`; its map is pooled to 4 x 4 cells, since pose and proportions depend on
+    """A timm model up to `node`; its map is pooled to 4 x 4 cells, since pose and proportions depend on
     positions. Images (b, 3, h, w) in [0, 1] -> code z (b, n_code)."""
 
     def __init__(self, settings: Settings):
@@ -49,13 +45,12 @@ class Encoder(nn.Module):
         self.trunk = trunk(settings.backbone, settings.node, settings.weights)
         self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
-        with torch.no_grad():
-            channels = self.trunk.eval()(torch.zeros(1, 3, 64, 64))["map"].shape[1]
+        (channels,) = self.trunk.feature_info.channels()
         reduced = (nn.Conv2d(channels, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
         self.head = nn.Sequential(*reduced, nn.Flatten(), nn.Linear(64 * 16, n_code), nn.LayerNorm(n_code))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.head(self.trunk((image - self.mean) / self.std)["map"])
+        return self.head(self.trunk((image - self.mean) / self.std)[0])
 
 
 class Image2Mesh(nn.Module):

@@ -1,39 +1,42 @@
 import pytest
 import torch
+import torchvision
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from i2m_lib.learning.networks import Encoder, Image2Mesh, last_map, trunk
+from i2m_lib.learning.networks import Encoder, Image2Mesh, trunk
 from i2m_lib.learning.settings import Settings
 
-SETTINGS = Settings(1, 2, 1e-3, backbone="mobilenet_v3_small", node="features", n_axes=5, n_code=16)
+SETTINGS = Settings(1, 2, 1e-3, backbone="mobilenetv3_small_100", n_axes=5, n_code=16)
 
 
-@pytest.mark.parametrize(("backbone", "node"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
-def test_a_backbone_is_cut_at_its_last_map(backbone, node):
-    image = torch.rand(1, 3, 64, 64)
+@pytest.mark.parametrize(
+    ("backbone", "node", "channels", "cells"), [("resnet18", "layer3", 256, 4), ("mobilenetv3_small_100", "", 576, 2)]
+)
+def test_a_backbone_is_cut_at_its_node_or_its_last_map(backbone, node, channels, cells):
+    (found,) = trunk(backbone, node)(torch.rand(2, 3, 64, 64))
+    assert found.shape == (2, channels, cells, cells)
+
+
+def test_a_trunk_is_that_of_torchvision_with_the_same_weights():
     torch.manual_seed(0)
-    named = trunk(backbone, node).eval()
-    torch.manual_seed(0)
-    found = trunk(backbone).eval()
-    torch.testing.assert_close(found(image)["map"], named(image)["map"])
+    known = torchvision.models.resnet18().eval()
+    ours, image = trunk("resnet18", "layer3"), torch.rand(2, 3, 64, 64)
+    ours.load_state_dict({name: x for name, x in known.state_dict().items() if name in ours.state_dict()})
+    plain = create_feature_extractor(known, {"layer3": "map"})
+    torch.testing.assert_close(ours.eval()(image)[0], plain(image)["map"])
 
 
-def test_weights_that_cannot_be_had_are_named(monkeypatch):
+def test_what_cannot_be_had_is_named(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(ValueError, match=r"resnet18 could not be fetched \(no route to host\): place resnet18.*pth in"):
+    monkeypatch.setattr("timm.models._builder.load_pretrained", unreachable)
+    with pytest.raises(ValueError, match=r"weights of resnet18 could not be fetched \(no route to host\): allow"):
         trunk("resnet18", weights="DEFAULT")
-    with pytest.raises(ValueError, match="has no weights 'V9': give one of IMAGENET1K_V1"):
-        trunk("resnet18", weights="V9")
-    with pytest.raises(ValueError, match="Unknown model resnet9"):
-        trunk("resnet9")
-
-
-def test_the_last_map_is_the_one_before_pooling():
-    layers = [torch.nn.Conv2d(3, 4, 3, 16), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
-    assert last_map(torch.nn.Sequential(*layers)) == "1"
+    with pytest.raises(ValueError, match="resnet18 has no node 'layer9': give one of act1, layer1"):
+        trunk("resnet18", "layer9")
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet19': give one of .*resnet"):
+        trunk("resnet19")
 
 
 def test_a_code_depends_on_where_things_are():

@@ -111,7 +111,7 @@ def test_labels_stay_within_the_category(dataset, tiny_run, targets):
 
 
 def test_an_untrained_network_combines_nothing_and_looks_level(targets):
-    settings = Settings(1, 2, 1e-3, backbone="mobilenet_v3_small", node="features", n_axes=6)
+    settings = Settings(1, 2, 1e-3, backbone="mobilenetv3_small_100", n_axes=6)
     out = new_model(settings, targets).eval()(torch.rand(2, 3, 64, 64))
     assert not out["weights"].any() and not out["elevation"].any()
     assert out["logits"].any() and out["y"].any() and out["azimuth"].any()
@@ -233,8 +233,7 @@ def test_the_command_trains_with_settings_by_name_and_the_library_finds_it_done(
         "epochs": 1,
         "batch_size": 8,
         "lr": 1e-3,
-        "backbone": "mobilenet_v3_small",
-        "node": "features",
+        "backbone": "mobilenetv3_small_100",
         "size": 64,
     }
     main(

@@ -89,7 +89,7 @@ def run(dataset, tiny_run, tmp_path_factory):
     tiny_run.graph.save(folder / "graph")
 
     def train(graph=tiny_run.graph, n_points=32, callbacks=()):
-        settings = Settings(1, 8, 1e-3, backbone="mobilenet_v3_small", node="features", size=64)
+        settings = Settings(1, 8, 1e-3, backbone="mobilenetv3_small_100", size=64)
         options = {"device": CPU, "n_points": n_points, "callbacks": callbacks}
         return train_learning_ffd(dataset, graph, folder / "learning_ffd", settings, **options)[1]
 
