@@ -31,13 +31,9 @@ def ablate(
     dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], folder: str | Path, settings: Settings, *,
     device: torch.device, n_views: int = 4,
 ) -> pd.DataFrame:  # fmt: skip
-    """Trains a network with all terms and one without each, in folder/<term>, and compares them on `n_views` views of
-    each validation model.
-
-    Returns:
-        A row a network, the first with all terms: without (`nothing`, or a term), category mean of chamfer_l1
-        (`Distances`), share right_category, and median errors of azimuth and elevation in degrees.
-    """
+    """Trains a network with all terms and one without each, in folder/<term>. A row a network, for `n_views` views of
+    each validation model: without (`nothing`, or a term), category mean of chamfer_l1 (`Distances`), share
+    right_category, and median errors of azimuth and elevation in degrees."""
     views, images = views_of(dataset, "val", n_views)
     category, rows = views.model_id.map(dataset.models.set_index("model_id").category), []
     for term in ("nothing", *TERMS):

@@ -49,11 +49,8 @@ def measure(
     dataset: Dataset, run: str | Path, loaders: Mapping[str, Callable], *, n_images: int = 8, workers: int = 1
 ) -> pd.DataFrame:
     """Lets each method answer `n_images` views one by one, `workers` methods at once, on one core each without a GPU.
-
-    Returns:
-        A row a method: seconds (an image), loading (seconds before the first), peak_mb (highest resident memory, NaN
-        where the system does not tell), gpu_mb (0 without one), device, and told and training of `methods_table`.
-    """
+    A row a method: seconds (an image), loading (seconds before the first), peak_mb (highest resident memory, NaN where
+    the system does not tell), gpu_mb (0 without one), device, told, and training (seconds), views and steps."""
     views = dataset.true_views.iloc[np.linspace(0, len(dataset.true_views) - 1, n_images).astype(int)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = [pool.submit(_measure, name, load, dataset.path, Path(run), views) for name, load in loaders.items()]

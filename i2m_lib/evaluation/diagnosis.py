@@ -94,26 +94,17 @@ def template_choice(
     """How well templates were chosen, a row a view: template, the selected one; best, the one that fits the shape best;
     rank of the best among the network's guesses, from 0; and regret, by how much the selected one fits worse, by
     Chamfer-L1 after fitting the lattice, on 1,024 samples in units of the longest edge."""
-
-    @cache
-    def shape(synset: str, model_id: str) -> tuple[dict[str, float], Target, float]:
-        fit, mesh = fits[synset], dataset.mesh(model_id)
-        cost = fit.cost[fit.model_ids.tolist().index(model_id)]
-        costs = dict(zip((t.model_id for t in graph.of(synset)), cost, strict=True))
-        return costs, Target.of(mesh.S[:N_SAMPLES]), np.ptp(mesh.V, axis=0).max()
-
-    @cache
-    def foreign(view_of: tuple[str, str], template: int) -> float:
-        source, target = prepare([graph.templates[template]], seed)[0], shape(*view_of)[1]
-        return fit_cost(source, fit_ffd(source, target), target)
-
     rows, slot = [], {t.model_id: i for i, t in enumerate(graph.templates)}
     for view, r in zip(views.itertuples(), answers, strict=True):
-        costs, _, edge = shape(view.synset, view.model_id)
-        said, best = r.template.model_id, min(costs, key=costs.get)
-        cost = costs[said] if said in costs else foreign((view.synset, view.model_id), slot[said])
+        fit, mesh, said = fits[view.synset], dataset.mesh(view.model_id), r.template.model_id
+        row = fit.cost[fit.model_ids.tolist().index(view.model_id)]
+        costs = dict(zip((t.model_id for t in graph.of(view.synset)), row, strict=True))
+        best = min(costs, key=costs.get)
+        if said not in costs:  # a template of another category
+            source, target = prepare([r.template], seed)[0], Target.of(mesh.S[:N_SAMPLES])
+            costs[said] = fit_cost(source, fit_ffd(source, target), target)
         rank = int((r.probabilities > r.probabilities[slot[best]]).sum())
-        rows.append((said, best, rank, (cost - costs[best]) / edge))
+        rows.append((said, best, rank, (costs[said] - costs[best]) / np.ptp(mesh.V, axis=0).max()))
     return pd.DataFrame(rows, columns=["template", "best", "rank", "regret"])
 
 

@@ -4,6 +4,7 @@ Views are read, answered and scored a chunk at a time, so that memory does not g
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,9 @@ from i2m_lib.geometry.silhouettes import held_out, silhouette_iou
 from i2m_lib.published.learning_ffd import LearningFFDMethod
 from i2m_lib.published.paper import PaperMethod
 from i2m_lib.reconstruction.memory import Memory
-from i2m_lib.scoring.protocols import PreparedTarget, Protocol
+from i2m_lib.scoring.protocols import Protocol
 
-from .method import ByModel, FromImage, Method, Network, located, opened
+from .method import Method, Network, by_model, from_image, located, opened
 from .oracle_methods import fitted_template, nearest_shape, nearest_template, true_shape
 from .recognition import Clusters, Shapes, classifier, mean_shape, random_shape, recognition
 from .tables import inputs_of, kept_table
@@ -48,26 +49,24 @@ def ladder_methods(
     sizes = {s: max(1, len(templates.of(s))) for s in sorted(set(shapes.synsets.tolist()))}
     clusters = Clusters.kept(run, dataset, shapes, sizes, seed=seed, workers=workers)
 
-    def blind(name: str, told: str, shape, **given) -> ByModel:
-        return ByModel(name, told, located(dataset), partial(shape, **given))
-
+    told_category, told_shape = ("the category", dataset), ("the true shape", dataset)
     return [
-        blind("random_shape", "the category", random_shape, seed=seed),
-        blind("mean_shape", "the category", mean_shape, mean_shapes=clusters.mean_shapes),
+        by_model("random_shape", *told_category, random_shape, seed=seed),
+        by_model("mean_shape", *told_category, mean_shape, mean_shapes=clusters.mean_shapes),
         recognition("image_retrieval", dataset, network, memory.retrieve),
         recognition("cluster_classifier", dataset, network, classifier(memory, clusters)),
         *(rung(name, network) for name in RUNGS),
         *(kind.load(run) for kind in PUBLISHED.values() if published),
-        blind("oracle_nearest", "the true shape", nearest_shape, shapes=shapes),
-        blind("oracle_template", "the true shape", nearest_template, graph=graph, seed=seed),
-        blind("oracle_ffd", "the true shape", fitted_template, graph=graph, seed=seed),
-        blind("floor", "the true shape", true_shape),
+        by_model("oracle_nearest", *told_shape, nearest_shape, shapes=shapes),
+        by_model("oracle_template", *told_shape, nearest_template, graph=graph, seed=seed),
+        by_model("oracle_ffd", *told_shape, fitted_template, graph=graph, seed=seed),
+        by_model("floor", *told_shape, true_shape),
     ]
 
 
-def rung(name: str, network: Network) -> FromImage:
+def rung(name: str, network: Network) -> Method:
     """Our method up to one of RUNGS."""
-    return FromImage(name, network, lambda answers: [(RUNGS[name](r), r.F) for r in answers])
+    return from_image(name, network, lambda answers: [(RUNGS[name](r), r.F) for r in answers])
 
 
 def kept_scores(run: str | Path, dataset: Dataset, methods: list[Method], *, workers: int = -1, **how) -> pd.DataFrame:
@@ -110,41 +109,33 @@ def score_ladder(
 
 def _score(rows: pd.DataFrame, answers: dict, blind: list[Method], data, views: pd.DataFrame, protocol, seed):
     """All methods on one model: `answers` {method: surfaces} to some `rows` of its `views`."""
-    dataset, model_id = opened(*data), rows.model_id.iloc[0]
+    dataset, model_id, views = opened(*data), rows.model_id.iloc[0], views.sort_values("view")
     truth, one = dataset.mesh(model_id), Views(rows.iloc[:1], torch.empty(0))
+    target = protocol.prepare(truth.V, truth.F, seed)
+    cameras = [Camera.of(view) for view in views.itertuples()]
+    masks = [dataset.image(i)[..., 3] > 127 for i in views["index"]]
+    compare = once(lambda V, F: list(target.score(V, F, seed).items()))
+    overlap = once(lambda V, F, view: silhouette_iou(V, F, cameras[view], masks[view]))
     whole = {m.name: m.answer(one)[0] for m in blind}
-    judge = Judge(protocol.prepare(truth.V, truth.F, seed), seed, dataset, views)
-    scores = [(m, -1, *score) for m, surface in whole.items() for score in judge.surface(*surface)]
+    scores = [(m, -1, *score) for m, surface in whole.items() for score in compare(*surface)]
     for i, view in enumerate(rows.view):
         seen = {name: surfaces[i] for name, surfaces in answers.items()}
-        scores += [(m, view, *score) for m, surface in seen.items() for score in judge.surface(*surface)]
-        scores += [(m, view, *s) for m, surface in (whole | seen).items() for s in judge.silhouettes(*surface, view)]
+        scores += [(m, view, *score) for m, surface in seen.items() for score in compare(*surface)]
+        for m, surface in (whole | seen).items():
+            scores.append((m, view, "silhouette_iou", overlap(*surface, view)))
+            scores.append((m, view, "silhouette_iou_held_out", overlap(*surface, held_out(view, len(views)))))
     table = pd.DataFrame(scores, columns=["method", "view", "metric", "value"])
     return table.assign(synset=rows.synset.iloc[0], category=rows.category.iloc[0], model_id=model_id)
 
 
-class Judge:
-    """Scores answers for one model with `views`; equal answers once, since methods often agree."""
+def once(function: Callable) -> Callable:
+    """The function of arrays, called only once for the same contents: answers of methods often agree."""
+    known = {}
 
-    def __init__(self, target: PreparedTarget, seed: int, dataset: Dataset, views: pd.DataFrame):
-        self.target, self.seed, self.known, views = target, seed, {}, views.sort_values("view")
-        self.cameras = [Camera.of(view) for view in views.itertuples()]
-        self.masks = [dataset.image(i)[..., 3] > 127 for i in views["index"]]
+    def remembered(*arrays):
+        digest = hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays)).digest()
+        if digest not in known:
+            known[digest] = function(*arrays)
+        return known[digest]
 
-    def surface(self, V: np.ndarray, F: np.ndarray) -> list[tuple[str, float]]:
-        """(metric, value) of the surface."""
-        return self._once((V, F), lambda: list(self.target.score(V, F, self.seed).items()))
-
-    def silhouettes(self, V: np.ndarray, F: np.ndarray, view: int) -> list[tuple[str, float]]:
-        """(metric, value) of the silhouette in a view, and in one that the method was not shown."""
-        other = held_out(view, len(self.cameras))
-        return [("silhouette_iou", self._iou(V, F, view)), ("silhouette_iou_held_out", self._iou(V, F, other))]
-
-    def _iou(self, V: np.ndarray, F: np.ndarray, view: int) -> float:
-        return self._once((V, F, view), lambda: silhouette_iou(V, F, self.cameras[view], self.masks[view]))
-
-    def _once(self, key: tuple, score):
-        digest = hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in key)).digest()
-        if digest not in self.known:
-            self.known[digest] = score()
-        return self.known[digest]
+    return remembered

@@ -17,8 +17,8 @@ A baseline of one's own is a class with three attributes and one function:
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -29,12 +29,10 @@ from i2m_lib.geometry.surfaces import Surface
 from i2m_lib.learning.trainer import Budget
 from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor
 
-# What a method may know of the object beside its training.
-TOLD = ("the image", "the image and the category", "the category", "the true shape")
-
 
 class Method(Protocol):
-    """`name` in tables; `told`, one of TOLD; `budget` that it was trained on."""
+    """`name` in tables; `told` of the object: "the image", "the image and the category", "the category" or "the true
+    shape"; `budget` that it was trained on."""
 
     name: str
     told: str
@@ -45,19 +43,23 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class ByModel:
-    """A method that sees no image: shape(dataset, view) is its surface for the model of a row of `Dataset.views`. It is
-    sent to worker processes, so the dataset is given as `located` says."""
+class Answering:
+    """A method by its parts; `answer` is a function."""
 
     name: str
     told: str
-    data: tuple[Path, str]
-    shape: Callable[[Dataset, tuple], Surface]
-    budget = Budget()
+    answer: Callable[[Views], list[Surface]]
+    budget: Budget = field(default_factory=Budget)
 
-    def answer(self, views: Views) -> list[Surface]:
-        """The surface for each view; images are not used."""
-        return [self.shape(opened(*self.data), view) for view in views.rows.itertuples()]
+
+def by_model(name: str, told: str, dataset: Dataset, shape: Callable[..., Surface], **given) -> Answering:
+    """A method that sees no image: shape(dataset, view, **given) is its surface for the model of a row of
+    `Dataset.views`. It is sent to worker processes with every model, so it is given no dataset but where one lies."""
+    return Answering(name, told, partial(_by_model, located(dataset), partial(shape, **given)))
+
+
+def _by_model(data: tuple[Path, str], shape: Callable[..., Surface], views: Views) -> list[Surface]:
+    return [shape(opened(*data), view) for view in views.rows.itertuples()]
 
 
 class Network:
@@ -73,17 +75,9 @@ class Network:
         return self._last[1]
 
 
-class FromImage:
+def from_image(name: str, network: Network, surfaces: Callable[[list[Reconstruction]], list[Surface]]) -> Answering:
     """A method that makes surfaces of a network's answers to images."""
-
-    told = "the image"
-
-    def __init__(self, name: str, network: Network, surfaces: Callable[[list[Reconstruction]], list[Surface]]):
-        self.name, self.network, self.surfaces, self.budget = name, network, surfaces, network.budget
-
-    def answer(self, views: Views) -> list[Surface]:
-        """The surface for each view."""
-        return self.surfaces(self.network(views))
+    return Answering(name, "the image", lambda views: surfaces(network(views)), network.budget)
 
 
 def methods_table(methods: list[Method]) -> pd.DataFrame:

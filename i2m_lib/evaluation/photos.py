@@ -74,10 +74,8 @@ def look_at(reconstructor: Reconstructor, photos: pd.DataFrame, *, workers: int 
         predicted=[r.category for r in answers],
         probability=[r.category_probabilities[r.category] for r in answers],
         template=[r.template.model_id for r in answers],
-        azimuth=[r.azimuth for r in answers],
-        elevation=[r.elevation for r in answers],
-        fitted_azimuth=[c.azimuth for c in cameras],
-        fitted_elevation=[c.elevation for c in cameras],
+        **{name: [getattr(r, name) for r in answers] for name in ("azimuth", "elevation")},
+        **{f"fitted_{name}": [getattr(c, name) for c in cameras] for name in ("azimuth", "elevation")},
         silhouette_iou=ious,
     )
 

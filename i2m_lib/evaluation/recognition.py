@@ -19,7 +19,7 @@ from i2m_lib.geometry.nearest import Target, chamfer
 from i2m_lib.geometry.surfaces import Surface
 from i2m_lib.reconstruction.memory import BLOCK, Memory, codes_of
 
-from .method import FromImage, Network, surface_of
+from .method import Method, Network, from_image, surface_of
 
 VERSION = 1  # Raise it when results change.
 FEW_SAMPLES, N_BEST = 512, 5  # samples by which all shapes are ranked; shapes that are then compared by all samples
@@ -72,7 +72,7 @@ def cluster(D: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     medoids, as indices (k,), and clusters (n,). Every medoid has the least total distance to its cluster, and every
     shape is nearest to its medoid."""
     medoids = [int(D.sum(1).argmin())]
-    while len(medoids) < min(k, len(D)):
+    while len(medoids) < k and D[medoids].min(0).any():  # equal shapes need no medoid each
         medoids.append(int(D[medoids].min(0).argmax()))
     medoids = np.array(medoids)
     while True:
@@ -140,10 +140,10 @@ def _with_one(codes: Tensor) -> Tensor:
     return torch.cat([codes, torch.ones(len(codes), 1)], 1)
 
 
-def recognition(name: str, dataset: Dataset, network: Network, choose: Callable[[Tensor], list[str]]) -> FromImage:
+def recognition(name: str, dataset: Dataset, network: Network, choose: Callable[[Tensor], list[str]]) -> Method:
     """A method that answers with the training shapes that `choose` names for codes (b, n_code): `Memory.retrieve` or a
     `classifier`."""
-    return FromImage(name, network, lambda answers: [surface_of(dataset, m) for m in choose(codes_of(answers))])
+    return from_image(name, network, lambda answers: [surface_of(dataset, m) for m in choose(codes_of(answers))])
 
 
 def random_shape(dataset: Dataset, view: tuple, seed: int) -> Surface:

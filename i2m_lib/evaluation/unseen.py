@@ -24,15 +24,9 @@ def leave_each_out(
     dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], folder: str | Path, settings: Settings, *,
     device: torch.device, n_views: int = 4, workers: int = -1,
 ) -> pd.DataFrame:  # fmt: skip
-    """Trains a network without each category, in folder/<synset>, and shows it the test models of all categories. The
-    network has neither the category's shapes nor its templates, and its memory has none of its views.
-
-    Returns:
-        A row for each network and view: left_out (synset), unseen (bool), and the columns of `show`.
-
-    Raises:
-        ValueError: there is only one category.
-    """
+    """Trains a network without each category's shapes and templates, in folder/<synset>, and shows it the test models
+    of all categories: the columns of `show`, left_out (synset) and unseen (bool). Raises ValueError if there is only
+    one category."""
     if len(graph.synsets) < 2:
         raise ValueError("a single category cannot be left out: build a dataset with more.")
     parts = []
@@ -58,13 +52,9 @@ def show(dataset: Dataset, known: Dataset, reconstructor: Reconstructor, n_views
 
 
 def unseen_summary(table: pd.DataFrame, full: pd.DataFrame, *, n_boot: int, seed: int) -> pd.DataFrame:
-    """How wrong answers are for a category left out, and whether doubt shows it: from a table of `leave_each_out` and
-    `full`, the diagnosis of the network that saw all categories, with the same views.
-
-    Returns:
-        A row a category: n_shapes; means over its test shapes of chamfer_l1 without it, of full, and of retrieval
-        without it; auroc (low, high) of doubt, its shapes against those of the other categories; AUROC of each sign.
-    """
+    """How wrong answers are for a category left out, and whether doubt shows it, a row a category: n_shapes; means over
+    its test shapes of chamfer_l1 and retrieval without it, and of `full`, the diagnosis of the network that saw it, in
+    the same views; auroc (low, high) of doubt, its shapes against those of the other categories; AUROC of each sign."""
     keys, rows = ["model_id", "view"], []
     table = table.merge(full[[*keys, "chamfer_l1"]].rename(columns={"chamfer_l1": "full"}), on=keys)
     for _, views in table.groupby("left_out"):

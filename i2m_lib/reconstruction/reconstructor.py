@@ -1,10 +1,4 @@
-"""From one image of an object to a mesh.
-
-reconstructor = Reconstructor.load("results/demo")
-chair = reconstructor.reconstruct("chair.png")
-chair.category, chair.category_probabilities
-chair.save("chair.glb")
-"""
+"""From one image of an object to a mesh: the network, its answers, and their export."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,11 +28,8 @@ BATCH = 256  # images in one pass of the network
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The answer to one image: a template, its deformation, and probabilities.
-
-    d (32, 3) lattice displacements, weights (E,) of the template's neighbours, probabilities (T,) of all templates
-    of the graph, category_probabilities {name: p}; azimuth and elevation of the camera in degrees; z the image code.
-    """
+    """The answer to one image: a template with lattice displacements d (32, 3) and weights (E,) of its neighbours;
+    probabilities (T,) of all templates of the graph and {name: p} of categories; camera angles in degrees; code z."""
 
     template: Template
     d: np.ndarray

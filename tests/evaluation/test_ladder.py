@@ -7,8 +7,8 @@ import pytest
 from i2m_lib.artefacts import read_key
 from i2m_lib.dataset.dataset import chunks
 from i2m_lib.evaluation import ladder
-from i2m_lib.evaluation.ladder import PUBLISHED, RUNGS, Judge, kept_scores, ladder_methods, rung, score_ladder
-from i2m_lib.evaluation.method import FromImage, Network
+from i2m_lib.evaluation.ladder import PUBLISHED, RUNGS, kept_scores, ladder_methods, once, rung, score_ladder
+from i2m_lib.evaluation.method import Answering, Network, from_image
 from i2m_lib.scoring.protocols import PROTOCOLS
 from i2m_lib.study.report import LADDER
 
@@ -19,8 +19,8 @@ HOW = {"split": "test", "n_views": 2, "protocol": PROTOCOL, "seed": 0}
 @pytest.fixture(scope="module")
 def methods(dataset, tiny_run):
     found = ladder_methods(dataset, tiny_run.folder, seed=0, workers=1)
-    network = found[2].network
-    return [*found, FromImage("further", network, lambda answers: [(r.template.V, r.F) for r in answers])]
+    network = Network(tiny_run.folder)
+    return [*found, from_image("further", network, lambda answers: [(r.template.V, r.F) for r in answers])]
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,24 @@ def test_the_truth_fills_its_masks(scores):
     assert masks.value.min() > 0.97  # the masks are drawn by another program than these silhouettes
 
 
-def test_two_processes_and_small_chunks_give_the_same_scores(dataset, methods, scores, monkeypatch):
+def test_two_processes_give_the_same_scores(dataset, methods, scores):
+    pd.testing.assert_frame_equal(score_ladder(dataset, methods, **HOW, workers=2), scores, rtol=1e-6)
+
+
+def test_scores_do_not_depend_on_the_size_of_chunks(dataset, methods, monkeypatch):
+    seen = []
+
+    def grown(views):
+        seen.append(len(views))
+        meshes = [dataset.mesh(m) for m in views.rows.model_id]
+        return [(mesh.V * (1 + i / 100), mesh.F) for mesh, i in zip(meshes, views.rows["index"], strict=True)]
+
+    both = [methods[0], Answering("mine", "the image", grown)]
+    whole = score_ladder(dataset, both, **HOW, workers=1)
     monkeypatch.setattr(ladder, "chunks", lambda data, rows: chunks(data, rows, 1))
-    again = score_ladder(dataset, methods, **HOW, workers=2)
-    pd.testing.assert_frame_equal(again, scores, rtol=1e-4)  # batches of another size round otherwise
+    pd.testing.assert_frame_equal(score_ladder(dataset, both, **HOW, workers=1), whole)
+    n = len(dataset.select("test"))
+    assert seen == [2 * n, *[2] * n]  # no more than the views of a model at a time
 
 
 def test_scores_do_not_change_without_their_version(dataset, methods):
@@ -102,12 +116,11 @@ def test_rungs_are_steps_of_one_reconstruction(dataset, tiny_run):
         np.testing.assert_array_equal(found["image2mesh"][i][0], r.V)
 
 
-def test_the_same_answer_is_scored_once(dataset):
-    model_id = dataset.select("test").model_id[0]
-    mesh, views = dataset.mesh(model_id), dataset.views[dataset.views.model_id == model_id]
-    judge = Judge(PROTOCOL.prepare(mesh.V, mesh.F, 0), 0, dataset, views)
-    once = judge.surface(mesh.V, mesh.F)
-    assert judge.surface(mesh.V.copy(), mesh.F) is once
-    assert judge.surface(mesh.V + 0.01, mesh.F) is not once
-    assert len(judge.known) == 2
-    assert [name for name, _ in judge.silhouettes(mesh.V, mesh.F, 0)] == ["silhouette_iou", "silhouette_iou_held_out"]
+def test_the_same_answer_is_scored_once():
+    calls = []
+    total = once(lambda V, view: calls.append(view) or V.sum() + view)
+    assert total(np.ones(3), 1) == total(np.ones(3), 1) == 4
+    assert calls == [1]
+    assert total(np.ones(3), 2) == 5
+    assert total(np.zeros(3), 1) == 1
+    assert calls == [1, 2, 1]

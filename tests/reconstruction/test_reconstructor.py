@@ -3,11 +3,8 @@ import pytest
 import trimesh
 
 from i2m_lib.dataset.dataset import load_images
-from i2m_lib.geometry.ffd import displace
-from i2m_lib.geometry.surfaces import barycentric_samples
 from i2m_lib.learning.azimuth import mirrored
 from i2m_lib.reconstruction import Reconstructor
-from i2m_lib.reconstruction.search import surface
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +66,6 @@ def test_a_search_stays_among_the_likely_templates(reconstructor, tiny_run, data
         likely = np.argsort(-plain.probabilities)[:2]
         assert found.template.model_id in [reconstructor.graph.templates[i].model_id for i in likely]
     assert reconstructor.search is None
-
-
-def test_surface_samples_follow_the_decoded_mesh(reconstructor):
-    """S, M and R at samples say where the samples of the decoded mesh lie."""
-    template = reconstructor.graph.templates[0]
-    S, M, R = surface(template, n_edges=len(template.neighbours) + 1)
-    assert not R[-1].any()
-    rng = np.random.default_rng(0)
-    d, a = rng.normal(0, 0.05, (32, 3)), rng.random(len(template.neighbours))
-    moved = S + displace(M, d) + np.tensordot(a, R[: len(a)], axes=1)
-    face, w = barycentric_samples(template.V, template.F, len(S), np.random.default_rng(0))
-    expected = np.einsum("nc,nca->na", w, template.decode(d, a)[template.F[face]])
-    np.testing.assert_allclose(moved, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj"])

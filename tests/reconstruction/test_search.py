@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from i2m_lib.dataset.render import Camera
-from i2m_lib.geometry.ffd import Lattice, symmetric_basis
-from i2m_lib.reconstruction import refinement as module
-from i2m_lib.reconstruction.refinement import (
+from i2m_lib.geometry.ffd import Lattice, displace, symmetric_basis
+from i2m_lib.geometry.surfaces import barycentric_samples
+from i2m_lib.reconstruction import search as module
+from i2m_lib.reconstruction.search import (
     DISTANCE,
     Candidates,
     disagreement,
@@ -14,6 +15,8 @@ from i2m_lib.reconstruction.refinement import (
     project,
     refine,
     size,
+    surface,
+    used_weights,
 )
 
 
@@ -95,3 +98,23 @@ def test_refinement_leaves_a_perfect_answer_almost_alone():
     mask = view([0.0, 0, 0, 0])
     y = refine(candidate(torch.zeros(1, 4)), mask, torch.tensor([0.6]), torch.tensor([0.3]), y_scale=0.3, steps=20)[0]
     assert float(y.abs().max()) < 0.03
+
+
+def test_surface_samples_follow_the_decoded_mesh(tiny_run):
+    """S, M and R at samples say where the samples of the decoded mesh lie."""
+    template = tiny_run.graph.templates[0]
+    S, M, R = surface(template, n_edges=len(template.neighbours) + 1)
+    assert not R[-1].any()
+    rng = np.random.default_rng(0)
+    d, a = rng.normal(0, 0.05, (32, 3)), rng.random(len(template.neighbours))
+    moved = S + displace(M, d) + np.tensordot(a, R[: len(a)], axes=1)
+    face, w = barycentric_samples(template.V, template.F, len(S), np.random.default_rng(0))
+    expected = np.einsum("nc,nca->na", w, template.decode(d, a)[template.F[face]])
+    np.testing.assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_small_and_padded_weights_are_not_used(tiny_run):
+    template = tiny_run.graph.templates[0]
+    n = len(template.neighbours)
+    a = np.array([0.5, 0.01, 0.03, -1.0] * n)
+    np.testing.assert_array_equal(used_weights(template, a), np.array([0.5, 0, 0.03, 0] * n)[:n])
