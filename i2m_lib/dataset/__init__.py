@@ -1,1 +1,1 @@
-"""From a ShapeNet folder to meshes, surface samples and views; only `build`, `render` and `cleaning.simplify` need VTK."""
+"""From a ShapeNet folder to meshes, surface samples and views; only `build` and `render` need VTK at import."""

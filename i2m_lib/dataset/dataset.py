@@ -11,7 +11,7 @@ import torch
 
 from i2m_lib.artefacts import Key, key_of, read_key
 from i2m_lib.geometry.cameras import Camera
-from i2m_lib.geometry.silhouettes import mask_iou, silhouette
+from i2m_lib.geometry.silhouettes import silhouette_iou
 
 STRETCH = ["stretch_x", "stretch_y", "stretch_z"]  # how many times as wide, high and deep as its model a view shows it
 
@@ -60,9 +60,9 @@ class Dataset:
         return self.views[(self.views[STRETCH] == 1).all(axis=1)]
 
     def first_views(self, models: pd.DataFrame, n: int) -> pd.DataFrame:
-        """The rows of `true_views` of the first n of each of some rows of `models`."""
-        views = self.true_views
-        return views[views.model_id.isin(models.model_id) & (views.view < n)].reset_index(drop=True)
+        """The first n rows of `true_views` of each of some rows of `models`."""
+        views = self.true_views[self.true_views.view < n]
+        return views[views.model_id.isin(models.model_id)].reset_index(drop=True)
 
     @property
     def parameters(self) -> dict:
@@ -77,8 +77,7 @@ class Dataset:
 
     @cached_property
     def cost(self) -> pd.DataFrame:
-        """Wall seconds for each model of `manifest` that was built: mesh_seconds to read, clean and sample it,
-        view_seconds to draw and save it."""
+        """Of each model of `manifest`: mesh_seconds to read, clean and sample it, view_seconds to draw and save it."""
         return pd.read_parquet(self.path / "cost.parquet")
 
     @cached_property
@@ -150,12 +149,11 @@ def views_of(dataset: Dataset, split: str, n_views: int) -> tuple[pd.DataFrame, 
 
 
 def overlay(dataset: Dataset, views: pd.DataFrame) -> np.ndarray:
-    """(n,) IoU of each view's mask with the silhouette of its model, which is found from mesh and camera without the
-    renderer. `views` are rows of `dataset.views`."""
+    """(n,) IoU of the mask of each of `views`, rows of `dataset.views`, with the silhouette of mesh and camera."""
     ious = pd.Series(index=views.index, dtype=float)
     for model_id, rows in views.groupby("model_id", sort=False):
         mesh = dataset.mesh(model_id)
         for view, stretch in zip(rows.itertuples(), rows[STRETCH].to_numpy(), strict=True):
             mask = dataset.image(view.index)[..., 3] > 0
-            ious[view.Index] = mask_iou(mask, silhouette(mesh.V * stretch, mesh.F, Camera.of(view), len(mask)))
+            ious[view.Index] = silhouette_iou(mesh.V * stretch, mesh.F, Camera.of(view), mask)
     return ious.to_numpy()

@@ -6,7 +6,7 @@ A short descriptor finds candidates; chamfer-L1 between samples decides. Each su
 
 is 1 in expectation for one surface under two names, whatever its area and the number of samples, with a standard
 deviation of 0.6 % at N_SAMPLES (105 models of six categories). A surface that is off by delta everywhere has a ratio
-near sqrt(1 + (delta / floor)^2): THRESHOLD takes in copies that are off by 3/4 of a floor, half a percent of the diagonal.
+near sqrt(1 + (delta / floor)^2): THRESHOLD takes in copies that are off by 3/4 of a floor, 0.5 % of the diagonal.
 """
 
 from collections.abc import Callable, Sequence

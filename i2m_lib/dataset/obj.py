@@ -4,13 +4,14 @@ Written here because general loaders guess where a study must refuse: they count
 file, take index 0 for the first vertex, and skip broken lines.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
+from io import BytesIO
+from itertools import takewhile
 
 import numpy as np
 
-BLOCK = 2**22  # bytes parsed at once, which bounds the memory that Python's lists take
 FOREIGN = {
     b"glTF": "binary glTF",
     b"{": "JSON, perhaps glTF",
@@ -56,114 +57,86 @@ def read_obj(data: bytes) -> Obj:
             raise MeshError(f"unreadable: the file is {name}, not Wavefront OBJ; convert or download it again")
     if b"\0" in data:
         raise MeshError("unreadable: the file is binary or was cut short (it has NUL bytes); download it again")
-    reader, number = _Reader(), 1
-    for lines in _blocks(data):
-        try:
-            reader.feed(lines)
-        except (ValueError, OverflowError):
-            raise MeshError(_blame(lines, number)) from None
-        number += len(lines)
+    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\\\n", b" ")
+    reader = _Reader()
+    try:
+        reader.feed(BytesIO(data))
+    except (ValueError, OverflowError) as error:
+        what, why = reader.line.rstrip(b"\n")[:40].decode("utf-8", "replace"), str(error)[:60]
+        what = f"line {reader.number}, {what!r}, is broken ({why})"
+        raise MeshError(f"unreadable: {what}; download the file again") from None
     return reader.result()
 
 
-def _blocks(data: bytes) -> Iterator[list[bytes]]:
-    """The lines, some megabytes at once."""
-    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\\\n", b" ")
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", start + BLOCK) + 1 or len(data)
-        yield data[start:end].split(b"\n")[: None if end == len(data) else -1]
-        start = end
-
-
-def _blame(lines: list[bytes], number: int) -> str:
-    """What is wrong with the first line that cannot be read alone; `number` counts the first."""
-    for i, line in enumerate(lines):
-        try:
-            _Reader().feed([line])
-        except (ValueError, OverflowError) as error:
-            text = line[:40].decode("utf-8", "replace")
-            return f"unreadable: line {number + i}, {text!r}, is broken ({str(error)[:60]}); download the file again"
-    raise AssertionError("a block fails but none of its lines does")
-
-
 class _Reader:
-    """Collects, block by block, vertices (n,6) with their colours, texture coordinates (n,2), the corners (n,2) of
-    faces, and the size and material of each face."""
+    """Collects numbers in arrays, which take less memory than lists."""
 
     def __init__(self) -> None:
-        self.blocks: list[tuple[np.ndarray, ...]] = []
-        self.n_vertices = self.n_uvs = 0
+        self.number, self.line = 0, b""  # that is being read
+        self.V, self.colours, self.UV = (array("d") for _ in range(3))
+        self.vertex, self.uv, self.sizes, self.material = (array("q") for _ in range(4))
         self.materials: dict[str, int] = {}
         self.libraries: list[str] = []
-        self.material = -1
-        self.coloured = True
 
-    def feed(self, lines: list[bytes]) -> None:
-        """Raises ValueError or OverflowError if a line cannot be understood."""
-        v, vt, corners, sizes, groups, counts = [], [], [], [], [], []
-        for line in lines:
-            words = line.split()
-            match words[0] if words else b"#":
+    def feed(self, lines: Iterable[bytes]) -> None:
+        """Raises ValueError or OverflowError at a line that cannot be understood."""
+        material = -1
+        for self.number, self.line in enumerate(lines, start=1):
+            words = self.line.split()
+            keyword = words[0] if words else b"#"
+            if b"#" in self.line and keyword in (b"v", b"vt", b"f"):
+                words = list(takewhile(lambda word: not word.startswith(b"#"), words))
+            match keyword:
                 case b"v":
-                    v.append(words[1:7])
+                    x, y, z, *colour = map(float, words[1:7])
+                    self.V.extend((x, y, z))
+                    if len(colour) == 3:
+                        self.colours.extend(colour)
                 case b"f":
-                    corners += words[1:]
-                    sizes.append(len(words) - 1)
-                    groups.append(self.material)
-                    counts.append((self.n_vertices + len(v), self.n_uvs + len(vt)))
+                    self._add_face(words[1:])
+                    self.material.append(material)
                 case b"vt":
-                    vt.append(words[1:3])
+                    u, *v = map(float, words[1:3])
+                    self.UV.extend((u, *v, 0.0)[:2])
                 case b"usemtl":
-                    self.material = self.materials.setdefault(_name(line), len(self.materials))
+                    material = self.materials.setdefault(_name(self.line), len(self.materials))
                 case b"mtllib":
-                    self.libraries.append(_name(line))
+                    self.libraries.append(_name(self.line))
                 case word if word not in IGNORED and not word.startswith(b"#"):
                     raise ValueError("no keyword of OBJ")
-        uvs = np.array([(float(u[0]), float(u[1]) if len(u) > 1 else 0.0) for u in vt]).reshape(-1, 2)
-        faces = (np.array(values, np.int64) for values in (sizes, groups))
-        self.blocks.append((self._vertices(v), uvs, _indices(corners, sizes, counts), *faces))
-        self.n_vertices += len(v)
-        self.n_uvs += len(vt)
 
-    def _vertices(self, v: list[list[bytes]]) -> np.ndarray:
-        widths = set(map(len, v))
-        if min(widths, default=3) < 3:
-            raise ValueError("a vertex needs three numbers")
-        self.coloured &= widths <= {6}
-        width = 6 if self.coloured else 3
-        rows = np.array(list(map(float, chain.from_iterable(row[:width] for row in v)))).reshape(-1, width)
-        return np.pad(rows, ((0, 0), (0, 6 - width)))
+    def _add_face(self, corners: list[bytes]) -> None:
+        if len(corners) < 3:
+            raise ValueError("a face needs three corners")
+        uv = [0] * len(corners)
+        if b"/" in self.line:
+            parts = [corner.split(b"/") for corner in corners]
+            corners = [part[0] for part in parts]
+            uv = _numbers([part[1] or 0 if len(part) > 1 else 0 for part in parts], len(self.UV) // 2)
+        self.vertex.extend(_numbers(corners, len(self.V) // 3))
+        self.uv.extend(uv)
+        self.sizes.append(len(corners))
 
     def result(self) -> Obj:
-        if not any(len(sizes) for *_, sizes, _ in self.blocks):
+        if not self.sizes:
             raise MeshError("empty: the file holds no face")
-        vertices, uvs, corners, sizes, groups = map(np.concatenate, zip(*self.blocks, strict=True))
-        V, vertex, uv = vertices[:, :3], *corners.T
+        V, colours, UV = (np.array(x).reshape(-1, n) for x, n in ((self.V, 3), (self.colours, 3), (self.UV, 2)))
+        vertex, uv, sizes, material = map(np.array, (self.vertex, self.uv, self.sizes, self.material))
+        vertex, uv = vertex - 1, uv - 1  # the file counts from 1; 0 is none
         if vertex.min() < 0 or vertex.max() >= len(V):
             raise MeshError(f"unreadable: a face names a vertex that is not among the file's {len(V)}")
         triangles, face = _triangulate(V, vertex, sizes)
-        named = (uv >= 0) & (uv < len(uvs))
-        UV = np.full((len(corners), 2), np.nan)
-        UV[named] = uvs[uv[named]]
-        colours = vertices[:, 3:] if self.coloured else None
-        return Obj(V, colours, vertex[triangles], UV[triangles], groups[face], list(self.materials), self.libraries)
+        named = (uv >= 0) & (uv < len(UV))
+        corners = np.full((len(uv), 2), np.nan)
+        corners[named] = UV[uv[named]]
+        colours = colours if len(colours) == len(V) else None
+        return Obj(V, colours, vertex[triangles], corners[triangles], material[face], [*self.materials], self.libraries)
 
 
-def _indices(corners: list[bytes], sizes: list[int], counts: list[tuple[int, int]]) -> np.ndarray:
-    """(n,2) vertex and texture coordinate of each corner, counted from 0 and negative where there is none; `counts` are
-    how many of each came before the face."""
-    if min(sizes, default=3) < 3:
-        raise ValueError("a face needs three corners")
-    index = np.zeros((len(corners), 2), np.int64)
-    if any(b"/" in corner for corner in corners):
-        parts = [corner.split(b"/") for corner in corners]
-        index[:, 1] = [int(p[1]) if len(p) > 1 and p[1] else 0 for p in parts]
-        corners = [p[0] for p in parts]
-    index[:, 0] = list(map(int, corners))
-    # The file counts from 1, and with negative numbers back from the face; 0 is none.
-    before = np.repeat(np.array(counts, np.int64).reshape(-1, 2), sizes, axis=0)
-    return np.where(index < 0, index + before, index - 1)
+def _numbers(words: list[bytes | int], n: int) -> list[int]:
+    """Negative ones, which count back from the n-th, become n, n - 1, ..."""
+    numbers = list(map(int, words))
+    return numbers if min(numbers) >= 0 else [i if i >= 0 else i + n + 1 for i in numbers]
 
 
 def _name(line: bytes) -> str:

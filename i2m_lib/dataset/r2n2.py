@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from i2m_lib.geometry.cameras import Camera
-from i2m_lib.geometry.silhouettes import mask_iou, silhouette
+from i2m_lib.geometry.silhouettes import silhouette_iou
 
 from .obj import MeshError
 
@@ -54,7 +54,7 @@ def read_renderings(
     for name, camera, mask in zip(names, cameras, images[..., 3] > 0, strict=True):
         if camera.distance < 0.6 or not mask.any():
             raise MeshError(f"rendering {name} shows nothing, or its camera is inside the model")
-        ious.append(mask_iou(mask, silhouette(V, F, camera, size)))
+        ious.append(silhouette_iou(V, F, camera, mask))
     if (iou := np.mean(ious)) < MIN_IOU:
         raise MeshError(f"its renderings show another shape or frame: IoU {iou:.2f} with the mesh, not {MIN_IOU}")
     return cameras, images

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import trimesh
 
-from i2m_lib.dataset import obj
 from i2m_lib.dataset.obj import MeshError, read_obj
 from i2m_lib.geometry.surfaces import double_areas
 
@@ -18,11 +17,17 @@ def test_all_that_a_corner_may_say():
     assert read.colours is None
 
 
-def test_negative_indices_count_back_from_their_line_in_any_block(monkeypatch):
+def test_negative_indices_count_back_from_their_line():
     text = b"".join(b"v %d 0 0\nv %d 1 0\nv %d 0 1\nf -3 -2 -1\n" % (i, i, i) for i in range(50))
     assert read_obj(text).F.tolist() == np.arange(150).reshape(-1, 3).tolist()
-    monkeypatch.setattr(obj, "BLOCK", 70)
-    assert read_obj(text).F.tolist() == np.arange(150).reshape(-1, 3).tolist()
+
+
+def test_comments_at_the_end_of_a_line_say_nothing_but_names_may_hold_their_sign():
+    read = read_obj(SQUARE.replace(b"v 1 0 0", b"v 1 0 0 # 1 0 0") + b"usemtl a#1\nf 1 2 3 # 4\n")
+    assert (read.F.tolist(), read.colours, read.materials) == ([[0, 1, 2]], None, ["a#1"])
+    for line in ("vt # 1", "vt -1.#IND 0"):
+        with pytest.raises(MeshError, match=f"line 5, '{line}', is broken"):
+            read_obj(SQUARE + line.encode() + b"\nf 1 2 3\n")
 
 
 def test_materials_libraries_and_colours():
