@@ -68,22 +68,19 @@ def parse_settings(settings: Iterable[str]) -> dict[str, object]:
 def check_parameters(sections: dict[str, dict], notebooks: dict[str, Path]) -> dict[str, dict[str, object]]:
     """All parameters of each notebook, by its stem: the defaults, overridden by `shared`, its own section and `--set`.
     Raises StudyError for a section or name that no notebook knows, and for a value of the wrong type."""
-    known = {stem: notebook_parameters(path) for stem, path in notebooks.items()}
+    known, chosen = {stem: notebook_parameters(path) for stem, path in notebooks.items()}, {}
     anywhere = {"run"}.union(*known.values())
     names = {SHARED: anywhere, **known, SET: anywhere}
     for section, values in sections.items():
         _refuse_unknown("section", [section], names)
         _refuse_unknown(f"parameter in {section}", values, names[section])
-    chosen = {}
     for stem, parameters in known.items():
-        chosen[stem] = {name: default for name, (_, default) in parameters.items()}
-        for section in (SHARED, stem, SET):
-            for name in sections.get(section, {}).keys() & parameters.keys():
-                value, annotation = sections[section][name], parameters[name][0]
-                if not fits(value, annotation):
-                    cure = "in yaml, quote a text of digits, and write 1.0e-3 for 1e-3"
-                    raise StudyError(f"{section}: {name} is {value!r}, but the notebook wants {annotation} ({cure}).")
-                chosen[stem][name] = value
+        given = {**sections.get(SHARED, {}), **sections.get(stem, {}), **sections.get(SET, {})}
+        chosen[stem] = {name: given.get(name, default) for name, (_, default) in parameters.items()}
+        for name, value in chosen[stem].items():
+            if not fits(value, parameters[name][0]):
+                cure = "in yaml, quote a text of digits, and write 1.0e-3 for 1e-3"
+                raise StudyError(f"{stem}: {name} is {value!r}, but it must be {parameters[name][0]} ({cure}).")
     return chosen
 
 

@@ -128,15 +128,12 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    stale = text != readme.read_text(encoding="utf-8")
-    if stale and check:
-        print("README.md is stale: run `python -m i2m_lib.study.report`.", file=sys.stderr)
-        return 1
-    if stale:
+    stale = check and text != readme.read_text(encoding="utf-8")
+    if not check:
         with whole(readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    print("README.md shows results/reference.")
-    return 0
+    print(f"README.md {'is stale: run `python -m i2m_lib.study.report`' if stale else 'shows results/reference'}.")
+    return int(stale)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +22,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from i2m_lib.artefacts import device, git_state, key_file
+from i2m_lib.artefacts import key_file, made_by
 from i2m_lib.paths import project_root
 
 from .parameters import SET, StudyError, check_parameters, load_parameters, parse_settings, run_name
@@ -44,16 +43,11 @@ def make_settings(environ: Mapping[str, str]) -> dict[str, object]:
     return values | parse_settings(re.split(r"\s+(?=[A-Za-z]\w*=)", settings) if settings else [])
 
 
-def find_notebooks(root: Path) -> dict[str, Path]:
-    """notebooks/NN_name.ipynb by stem, in order."""
-    return {path.stem: path for path in sorted(root.glob("notebooks/[0-9][0-9]_*.ipynb"))}
-
-
 def run_study(sections: dict[str, dict], root: Path, start: str = "") -> Path:
-    """Runs the notebooks from the one whose name begins with `start`; returns results/<run>. Where a claim in the last
-    cell of a notebook does not hold, that is recorded and the next notebooks run. Raises StudyError if a parameter is
-    wrong, an earlier notebook has not run with the same parameters, or a notebook fails."""
-    notebooks = find_notebooks(root)
+    """Runs notebooks/NN_*.ipynb from the one whose name begins with `start`; returns results/<run>. Where a claim in
+    the last cell of a notebook does not hold, that is recorded and the next notebooks run. Raises StudyError if a
+    parameter is wrong, an earlier notebook has not run with the same parameters, or a notebook fails."""
+    notebooks = {path.stem: path for path in sorted(root.glob("notebooks/[0-9][0-9]_*.ipynb"))}
     parameters = check_parameters(sections, notebooks)
     folder = root / "results" / run_name(sections)
     for values in parameters.values():
@@ -68,33 +62,31 @@ def run_study(sections: dict[str, dict], root: Path, start: str = "") -> Path:
         (folder / f"{stem}.failed.ipynb").unlink(missing_ok=True)
     for stem in todo:
         print(f"{stem} ...", flush=True)
-        before, entry = written(folder), {"parameters": parameters[stem], **git_state(root), "device": device()}
-        entry["started"] = _now()
-        seconds, unmet = run_notebook(notebooks[stem], folder, parameters[stem], root)
-        done[stem] = entry | {"finished": _now(), "seconds": round(seconds, 1), "unmet": unmet}
+        before, entry = written(folder), {"parameters": parameters[stem], **made_by()}
+        entry["started"] = entry.pop("time")
+        began, unmet = time.monotonic(), run_notebook(notebooks[stem], folder, parameters[stem], root)
+        seconds = round(time.monotonic() - began, 1)
+        done[stem] = entry | {"finished": made_by()["time"], "seconds": seconds, "unmet": unmet}
         files = file_entries(folder, before, files, stem, done[stem])
         save_provenance(folder, done, files, root)
         print(f"{stem} took {seconds:.0f} s", flush=True)
     return folder
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _check_dataset_folder(parameters: dict, root: Path) -> None:
     """Refuses to write a dataset where a corpus or anything else lies."""
     if {"dataset", "corpus_root"} <= parameters.keys():
         dataset, corpus = ((root / Path(parameters[n]).expanduser()).resolve() for n in ("dataset", "corpus_root"))
-        if dataset == corpus or dataset in corpus.parents or corpus in dataset.parents:
-            raise StudyError(f"dataset = {dataset} is, holds or lies in the corpus {corpus}: choose another folder.")
-        if dataset.is_dir() and any(dataset.iterdir()) and not key_file(dataset).is_file():
-            cure = "choose another by dataset= or RUN=, or delete this one if an earlier version built it"
-            raise StudyError(f"{dataset} holds files, but no dataset with a key: {cure}.")
+        nested = corpus in (dataset, *dataset.parents) or dataset in corpus.parents
+        if nested or (dataset.is_dir() and any(dataset.iterdir()) and not key_file(dataset).is_file()):
+            cure = "choose another folder by dataset= or RUN=, or move this one away"
+            raise StudyError(
+                f"{dataset} holds a corpus or other files without a dataset's key, or lies in one: {cure}."
+            )
 
 
 def _already_done(folder: Path, stems: list[str], parameters: dict[str, dict]) -> dict[str, dict]:
-    """What provenance.json says of the notebooks before the one to start from."""
+    """What provenance.json says of the notebooks that have run before."""
     record = read_provenance(folder)["notebooks"]
     for stem in stems:
         if stem not in record or not (folder / f"{stem}.ipynb").is_file():
@@ -106,16 +98,15 @@ def _already_done(folder: Path, stems: list[str], parameters: dict[str, dict]) -
     return {stem: record[stem] for stem in stems}
 
 
-def run_notebook(source: Path, folder: Path, parameters: dict, root: Path) -> tuple[float, str]:
-    """Executes `source`, in `root`, to a notebook of the same name in `folder`, and returns the seconds it took and the
-    claim that does not hold, or "". What it prints is shown at once. One that does not reach its end is kept as
-    NAME.failed.ipynb, and raises StudyError."""
+def run_notebook(source: Path, folder: Path, parameters: dict, root: Path) -> str:
+    """Executes `source`, in `root`, to a notebook of the same name in `folder`, and returns the claim that does not
+    hold, or "". What it prints is shown at once. One that fails is kept as NAME.failed.ipynb, and raises StudyError."""
     running, failed = (folder / f"{source.stem}.{state}.ipynb" for state in ("running", "failed"))
     folder.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     options = {"kernel_name": "python3", "progress_bar": False, "store_widget_state": False, "stdout_file": sys.stdout}
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel
-    started, unmet = time.monotonic(), ""
+    unmet = ""
     try:
         with contextlib.chdir(root):  # Papermill writes both paths into the notebook.
             paths = source.relative_to(root), running.relative_to(root)
@@ -129,7 +120,7 @@ def run_notebook(source: Path, folder: Path, parameters: dict, root: Path) -> tu
             raise StudyError(f"{source.stem} {_reason(error)}. {cure}, with the same parameters.") from error
         unmet = " ".join(error.evalue.split()) or "no message"
     running.replace(folder / source.name)
-    return time.monotonic() - started, unmet
+    return unmet
 
 
 def _reason(error: BaseException) -> str:

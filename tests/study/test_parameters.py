@@ -62,10 +62,10 @@ def test_settings_override_sections_override_shared_override_defaults(check):
         ({"--set": {"Rate": 1}}, "Unknown parameter in --set: Rate. Known: rate"),
         ({"02_second": {"rate": 1.0}}, "Unknown parameter in 02_second: rate. Known: factor, run"),
         ({"02_secnd": {}}, "Unknown section: 02_secnd. Known: 02_second"),
-        ({"01_first": {"n": 1.5}}, r"01_first: n is 1.5, but the notebook wants int \| None"),
+        ({"01_first": {"n": 1.5}}, r"01_first: n is 1.5, but it must be int \| None"),
         ({"01_first": {"rate": "1e-3"}}, "write 1.0e-3"),
         ({"01_first": {"synsets": [788375]}}, "quote a text of digits"),
-        ({"shared": {"factor": True}}, "factor is True, but the notebook wants int"),
+        ({"shared": {"factor": True}}, "02_second: factor is True, but it must be int"),
     ],
 )
 def test_what_no_notebook_knows_is_refused(check, sections, message):

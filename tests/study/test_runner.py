@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from i2m_lib.artefacts import Key, record
+from i2m_lib.artefacts import Key, made_by, record
 from i2m_lib.paths import project_root
 from i2m_lib.study import runner
 from i2m_lib.study.parameters import StudyError
@@ -29,6 +29,7 @@ READ = (
     "assert factor > 0, 'the factor\\nis too small'"
 )
 DATASET = Key("dataset", 1)
+MAKER = {"commit": "abc", "dirty": True, "device": "A chip"}
 
 
 def write_notebook(path: Path, parameters: str, code: str) -> None:
@@ -38,8 +39,9 @@ def write_notebook(path: Path, parameters: str, code: str) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of two notebooks, of which the second reads what the first wrote."""
+    monkeypatch.setattr(runner, "made_by", lambda: made_by() | MAKER)
     (tmp_path / "notebooks").mkdir()
     write_notebook(tmp_path / "notebooks" / "01_first.ipynb", FIRST, WRITE)
     write_notebook(tmp_path / "notebooks" / "02_second.ipynb", SECOND, READ)
@@ -49,11 +51,6 @@ def root(tmp_path: Path) -> Path:
     record(tmp_path / "data" / "tiny", DATASET)
     (tmp_path / "demo.yaml").write_text("shared: {run: tiny, dataset: data/tiny}\n01_first: {n: 3}\n02_second:\n")
     return tmp_path
-
-
-def test_notebooks_are_found_in_their_order(root):
-    (root / "notebooks" / "notes.ipynb").write_text("")
-    assert list(runner.find_notebooks(root)) == ["01_first", "02_second"]
 
 
 def test_a_missing_file_is_told(tmp_path, capsys):
@@ -93,7 +90,7 @@ def test_a_study_runs_fails_and_resumes(root, capsys):
 
 def check_record(content: dict) -> None:
     """The provenance of the study above after its resumption."""
-    assert (content["run"], content["commits"], content["dirty"]) == ("tiny", ["unknown"], False)
+    assert (content["run"], content["commits"], content["dirty"]) == ("tiny", ["abc"], True)
     assert content["dataset"] == DATASET.digest
     assert content["versions"]["numpy"] == np.__version__
     assert content["cores"] >= 1
@@ -101,8 +98,7 @@ def check_record(content: dict) -> None:
     assert list(notebooks) == ["01_first", "02_second"]
     assert notebooks["02_second"]["parameters"] == {"run": "tiny", "factor": 5}
     assert notebooks["01_first"]["started"] <= notebooks["01_first"]["finished"]
-    assert content["device"] == notebooks["01_first"]["device"]
-    assert (notebooks["01_first"]["commit"], notebooks["01_first"]["dirty"]) == (None, None)
+    assert {name: notebooks["01_first"][name] for name in ("commit", "dirty", "device")} == MAKER
     assert list(content["files"]) == ["01_first.ipynb", "02_second.ipynb", "product", "text"]
     for stem, names in {"01_first": ["01_first.ipynb", "text"], "02_second": ["02_second.ipynb", "product"]}.items():
         for name in names:
@@ -132,18 +128,12 @@ def test_an_assertion_of_a_library_is_a_failure(root):
     assert (folder / "03_third.failed.ipynb").is_file()
 
 
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        ("data/corpus", "is, holds or lies in the corpus"),
-        ("data", "is, holds or lies in the corpus"),
-        ("data/corpus/new", "is, holds or lies in the corpus"),
-        ("data/other", "holds files, but no dataset with a key"),
-    ],
-)
-def test_no_dataset_is_built_in_the_folder_of_a_corpus(root, dataset, message):
+@pytest.mark.parametrize("dataset", ["data/corpus", "data", "data/corpus/new", "data/other"])
+def test_no_dataset_is_built_in_the_folder_of_a_corpus(root, dataset):
     shutil.copytree(root / "data" / "corpus", root / "data" / "other")  # another corpus, say
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(
+        StudyError, match=r"holds a corpus or other files .*: choose another folder by dataset= or RUN="
+    ):
         runner.run_study({"shared": {"run": "tiny", "dataset": dataset}}, root)
     assert not (root / "results").exists()
 
