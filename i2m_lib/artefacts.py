@@ -28,6 +28,7 @@ from .files import save_json
 from .paths import project_root
 
 log = logging.getLogger(__name__)
+FILE_SUFFIXES = (".parquet", ".npz", ".json", ".safetensors")
 
 
 class StaleError(ValueError):
@@ -70,9 +71,9 @@ def _short(value: object) -> str:
 
 
 def key_file(path: str | Path) -> Path:
-    """Where the key of an artefact lies: a path with a suffix is a file, one without is a folder."""
+    """Where the key of an artefact lies, which is a file if it has one of FILE_SUFFIXES, else a folder."""
     path = Path(path)
-    return path.with_name(f"{path.name}.key.json") if path.suffix else path / "key.json"
+    return path.with_name(f"{path.name}.key.json") if path.suffix in FILE_SUFFIXES else path / "key.json"
 
 
 def read_key(path: str | Path, *, finished: bool = True) -> Key | None:

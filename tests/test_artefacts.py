@@ -96,6 +96,7 @@ def test_files_that_no_stage_made_are_left_alone(tmp_path):
 def test_an_artefact_that_was_deleted_is_made_again(tmp_path):
     path = tmp_path / "scores.parquet"
     assert key_file(path).name == "scores.parquet.key.json"
+    assert key_file(tmp_path / "ShapeNetCore.v2") == tmp_path / "ShapeNetCore.v2" / "key.json"
     assert keep(path, KEY, path.touch)
     path.unlink()
     assert keep(path, KEY, path.touch)
