@@ -56,7 +56,7 @@ def make_graph(
     check_choice(choice)
     options = {"n_templates": n_templates, "choice": choice, "template_ids": ids, "seed": seed}
     key = Key("graph", VERSION, options, {"dataset": dataset.digest})
-    # Named by the key's digest: a run with another key continues from nothing here.
+    # No part of the key: parts are named by it, and workers and device change no more than rounding.
     options |= {"parts": folder / "parts" / key.digest, "workers": workers, "device": device}
     build = cache(lambda: build_graph(dataset, **options))
 

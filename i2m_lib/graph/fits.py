@@ -1,7 +1,4 @@
-"""Fits: every shape fitted in closed form from every template of its category. They are what training learns from.
-
-`fit_shapes` fits a template's lattice; `with_weights` adds weights where the template is among a shape's best.
-"""
+"""Fits: every shape fitted in closed form from every template of its category, for training to learn from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,10 +43,10 @@ class Fits:
     def load_all(cls, folder: str | Path) -> dict[str, "Fits"]:
         """{synset: Fits} of a folder. Raises FileNotFoundError if it holds none, StaleError if it is half made."""
         refuse_half_made(Path(folder))
-        found = {path.stem: cls(**np.load(path, allow_pickle=False)) for path in sorted(Path(folder).glob("*.npz"))}
-        if not found:
+        files = {path.stem: np.load(path, allow_pickle=False) for path in sorted(Path(folder).glob("[!.]*.npz"))}
+        if not files:
             raise FileNotFoundError(f"{folder} holds no fits: run 02_template_graph first.")
-        return found
+        return {s: cls(**{name: file[name] for name in cls.__dataclass_fields__}) for s, file in files.items()}
 
 
 def digest_of_fits(fits: dict[str, Fits]) -> str:
@@ -83,15 +80,16 @@ def fit_split(dataset: Dataset, graph: TemplateGraph, split: str, *, seed: int, 
 def with_weights(
     ids: list[str], points: np.ndarray, templates: list[Template], lattices: list, seed: int, parallel, part=None
 ) -> Fits:
-    """Fits of S shapes with samples points (S, k, 3); lattices[i] is what `fit_shapes` found of template i, part(name)
-    the file for what an interrupted run leaves."""
+    """Fits of S shapes with samples points (S, k, 3): lattices[i], what `fit_shapes` found of template i, with weights
+    where it is among a shape's best; part(name) is the file where `kept` keeps some."""
     d, cost = (np.stack([one[name] for one in lattices], 1) for name in ("d", "cost"))
     weighted = cost <= np.sort(cost, 1)[:, [min(N_WEIGHTED, len(templates)) - 1]]
-    width = max(len(t.neighbours) for t in templates)
+    width, paths = (
+        max(len(t.neighbours) for t in templates),
+        [part and part(f"{t.model_id}.weights") for t in templates],
+    )
     rows = parallel(
-        delayed(kept)(
-            part and part(f"{t.model_id}.weights"), _fit_weights, t, points, d[:, i], weighted[:, i], width, seed
-        )
+        delayed(kept)(paths[i], _fit_weights, t, points, d[:, i], weighted[:, i], width, seed)
         for i, t in enumerate(templates)
     )
     weights = np.stack([row["weights"] for row in rows], 1)

@@ -143,7 +143,7 @@ class TemplateGraph:
         refuse_half_made(folder)
         if not (folder / "edges.parquet").is_file():
             raise FileNotFoundError(f"{folder} holds no template graph: run 02_template_graph first.")
-        templates = [t for path in sorted(folder.glob("*.npz")) for t in _read(path)]
+        templates = [t for path in sorted(folder.glob("[!.]*.npz")) for t in _read(path)]
         templates = [replace(t, original=p) if (p := original_path(folder, t)).is_file() else t for t in templates]
         return cls(templates, pd.read_parquet(folder / "edges.parquet"))
 

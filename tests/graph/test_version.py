@@ -1,4 +1,4 @@
-"""Numbers of a tiny graph. Where they change, graphs and fits change: raise `build_graph.VERSION` and add a row here."""
+"""Numbers of a tiny graph. Where they change, graphs and fits change: raise `build_graph.VERSION` and add a row."""
 
 from types import SimpleNamespace
 
