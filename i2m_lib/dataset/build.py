@@ -26,13 +26,13 @@ import numpy as np
 import pandas as pd
 
 from i2m_lib.artefacts import Key, StaleError, keep
-from i2m_lib.files import save_json, save_npz, save_parquet
+from i2m_lib.files import save_json, save_npz, save_parquet, whole
 
 from .dataset import Dataset
 from .fingerprints import Fingerprints, changed, fingerprints, read_fingerprints, save_fingerprints
 from .model import VIEW_COLUMNS, Recipe, prepare, take_views
 from .near_duplicates import find_near_duplicates, near_duplicate_of
-from .pack import check_space, pack_views, remove_leftovers, save_part, writing
+from .pack import check_space, pack_views, remove_leftovers, writing
 from .parallel import orphaned, run_chunks
 from .render import Renderer
 from .shapenet import Corpus
@@ -156,7 +156,8 @@ def _build_model(source: ModelSource, n_varied: int, out: Path, recipe: Recipe, 
         row = _row(source, "quarantined", reason if told else f"{type(error).__name__}: {reason}")
     else:
         save_npz(out / f"meshes/{source.name}.npz", **arrays)
-        save_part(out / f"parts/{source.name}.rgba", images)
+        with whole(out / f"parts/{source.name}.rgba") as temporary:
+            temporary.write_bytes(images.data)
         seconds = {"mesh_seconds": middle - start, "view_seconds": time.perf_counter() - middle}
         row |= facts | seconds | {"views": views}
     save_json(out / f"parts/{source.name}.json", row)

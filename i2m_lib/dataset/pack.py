@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from i2m_lib.files import whole
-
 from .source import CorpusError
 
 BATCH = 64  # parts that lie on disk twice while they are packed
@@ -39,13 +37,6 @@ def remove_leftovers(out: Path) -> None:
     """Removes the temporary files of writers that were killed."""
     for path in out.rglob(".[0-9]*.*"):  # as i2m_lib.files names them
         path.unlink(missing_ok=True)
-
-
-def save_part(path: Path, images: np.ndarray) -> None:
-    """The bytes of a model's views (n,size,size,4)."""
-    # np.save does not raise when the disk is full.
-    with whole(path) as temporary, temporary.open("wb") as file:
-        file.write(np.ascontiguousarray(images).data)
 
 
 def pack_views(path: Path, parts: Sequence[Path], counts: Sequence[int], size: int) -> None:

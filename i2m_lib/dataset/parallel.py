@@ -1,7 +1,7 @@
 """Chunks of work on the processes of one machine, or on those of a Dask cluster."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import joblib
@@ -19,11 +19,18 @@ def run_chunks(work: Callable, chunks: Sequence[Sequence], *, workers: int, sche
     """Calls work(chunk, owner), which returns how many items it finished, for each chunk: on `workers` local processes
     or, where `scheduler` is the address of a Dask scheduler, on all its workers. `owner` is for `orphaned`. Raises what
     `work` raises, and CorpusError if no scheduler answers or a worker was killed."""
-    owner = None if scheduler else os.getpid()
+    owner, total, done, bars = None if scheduler else os.getpid(), sum(map(len, chunks)), 0, watched()
+    jobs = (joblib.delayed(work)(chunk, owner) for chunk in chunks)
     with _cluster(scheduler) if scheduler else nullcontext():
         parallel = joblib.Parallel(n_jobs=-1 if scheduler else workers, return_as="generator_unordered")
         try:
-            _watch(parallel(joblib.delayed(work)(chunk, owner) for chunk in chunks), sum(map(len, chunks)), progress)
+            # A bar where someone watches; in a log, a line per 10 %.
+            with tqdm(total=total, unit="model", disable=not (progress and bars)) as bar:
+                for n in parallel(jobs):
+                    bar.update(n)
+                    done += n
+                    if progress and not bars and done * 10 // total > (done - n) * 10 // total:
+                        print(f"{done} of {total} models", flush=True)
         except TerminatedWorkerError as error:
             why = "A worker was killed, most often because memory ran out"
             cure = "run again, which goes on from here, with fewer workers or a lower max_faces."
@@ -48,14 +55,3 @@ def _cluster(address: str) -> Iterator[None]:
         raise CorpusError(f"No Dask scheduler answers at {address} ({error}): start one, or leave it empty.") from error
     with client, joblib.parallel_config("dask", client=client):
         yield
-
-
-def _watch(counts: Iterable[int], total: int, progress: bool) -> None:
-    """Exhausts `counts`. A bar where someone watches; in a log, a line per 10 %."""
-    bars, done = watched(), 0
-    with tqdm(total=total, unit="model", disable=not (progress and bars)) as bar:
-        for n in counts:
-            bar.update(n)
-            done += n
-            if progress and not bars and done * 10 // total > (done - n) * 10 // total:
-                print(f"{done} of {total} models", flush=True)

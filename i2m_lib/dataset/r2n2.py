@@ -65,25 +65,25 @@ def _read_lists(folder: Path, n_views: int) -> tuple[list[str], np.ndarray]:
     try:
         names = (folder / "renderings.txt").read_text(encoding="utf-8").split()
         lines = (folder / "rendering_metadata.txt").read_text(encoding="utf-8").splitlines()
-        rows = [[float(word) for word in line.split()] for line in lines if line.strip()]
+        table = np.array([line.split() for line in lines if line.strip()], float)
     except OSError as error:
         raise MeshError(f"no rendering: {Path(error.filename or folder).name}: {error.strerror}") from error
     except ValueError as error:
         raise MeshError(f"rendering_metadata.txt or renderings.txt is no list: {error}") from error
-    if len(names) != len(rows) or any(len(row) != 5 for row in rows):
-        raise MeshError(f"{len(names)} renderings have {len(rows)} lines of metadata; each needs one of 5 numbers")
-    if len(rows) < n_views:
-        raise MeshError(f"only {len(rows)} renderings where n_views is {n_views}")
-    table = np.array(rows[:n_views])
+    if table.shape != (len(names), 5):
+        raise MeshError(f"{len(names)} renderings have {len(table)} lines of metadata; each needs one of 5 numbers")
+    if len(names) < n_views:
+        raise MeshError(f"only {len(names)} renderings where n_views is {n_views}")
+    names, table = names[:n_views], table[:n_views]
     _, elevation, roll, distance, _ = table.T
     if not (np.isfinite(table).all() and (abs(elevation) <= 90).all() and (distance > 0).all()):
         raise MeshError("rendering_metadata.txt holds an impossible elevation or distance")
     if roll.any():
         raise MeshError(f"rendering_metadata.txt has an in-plane rotation of {roll[roll != 0][0]}, only 0 is read")
-    for name in names[:n_views]:
+    for name in names:
         if not re.fullmatch(r"[\w-][\w.-]*\.png", name):
             raise MeshError(f"renderings.txt names {name!r}, which is no png beside it")
-    return names[:n_views], table
+    return names, table
 
 
 def _read_image(path: Path, size: int) -> np.ndarray:

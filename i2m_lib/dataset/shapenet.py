@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from .source import CorpusError, ModelSource, open_zip
@@ -23,8 +23,8 @@ ENTRY = re.compile(r"(?:[^/]+/)??(?P<synset>\d{8})/(?P<model_id>[^/]+)/(?P<file>
 
 @dataclass(frozen=True)
 class Corpus:
-    """All models under `root`. A model_id is a key: where ShapeNet lists a model under several synsets, `models` holds
-    it once, under the first, and `repeated` holds the others."""
+    """All models under `root`. A model_id is a key: a model that ShapeNet lists under several synsets is in `models`
+    once, under the first, and in `repeated` under the others."""
 
     root: Path
     models: list[ModelSource]  # sorted by synset, model_id
@@ -68,10 +68,9 @@ class Corpus:
         """The models of `categories` (names or synsets; None for all), at most `max_models` of each. A limited choice
         is random by `seed`, keeps the shares of the splits, and has a model of each split if there are three."""
         known = {*self.categories, *self.categories.values()}
-        for name in categories or []:
-            if name not in known:
-                raise CorpusError(f"{self.root} has no category {name!r}, only {sorted(known)}.")
         wanted = known if categories is None else set(categories)
+        for name in sorted(wanted - known):
+            raise CorpusError(f"{self.root} has no category {name!r}, only {sorted(known)}.")
         return [
             source
             for synset, group in groupby(self.models, key=lambda source: source.synset)
@@ -93,12 +92,9 @@ class Corpus:
 def _sources(root: Path) -> Iterator[ModelSource]:
     """Folders before zips, so that an unpacked copy wins."""
     paths = sorted(root.iterdir()) if root.is_dir() else []
-    for path in paths:
-        if SYNSET.fullmatch(path.name) and path.is_dir():
-            yield from _in_folder(path)
-    for path in paths:
-        if path.suffix == ".zip" and (SYNSET.fullmatch(path.stem) or path.name.startswith("ShapeNetCore")):
-            yield from _in_zip(path)
+    folders = (path for path in paths if SYNSET.fullmatch(path.name) and path.is_dir())
+    zips = (path for path in paths if path.suffix == ".zip" and re.match(r"\d{8}\.|ShapeNetCore", path.name))
+    yield from chain(*map(_in_folder, folders), *map(_in_zip, zips))
 
 
 def _in_folder(synset: Path) -> Iterator[ModelSource]:
@@ -139,8 +135,7 @@ def _check_root(root: Path) -> None:
             raise CorpusError(f"{root} is one level too high: give {child}.")
     if holds_models:
         return
-    here = root.resolve()
-    for folder in (here, *here.parents[:2]):
+    for folder in (root.resolve(), *root.resolve().parents[:2]):
         if SYNSET.fullmatch(folder.name):
             raise CorpusError(f"{root} is inside the synset {folder.name}, too low: give {folder.parent}.")
     raise CorpusError(f"{root} holds no model: expected {EXPECTED}, in folders or in <synset>.zip.")

@@ -6,7 +6,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 from .source import CorpusError
@@ -67,16 +66,13 @@ def _rows_of_csv(path: Path) -> Iterator[tuple[str, str, str]]:
             yield row.get("synsetId") or "", row["modelId"], row["split"]
 
 
-def _rows_of_r2n2(path: Path) -> Iterator[tuple[str, str, str]]:
+def _rows_of_r2n2(path: Path) -> list[tuple[str, str, str]]:
     categories = json.loads(path.read_text(encoding="utf-8"))
     try:
-        for category, split in product(categories, SPLITS):
-            for model_id in category[split]:
-                yield category["taxonomy_id"], str(model_id), split
+        return [(c["taxonomy_id"], str(i), split) for c in categories for split in SPLITS for i in c[split]]
     except (KeyError, TypeError) as error:
-        raise CorpusError(
-            f"{path} is not 3D-R2N2's list ({error!r}): each category needs taxonomy_id, train, val and test."
-        ) from error
+        why = f"({error!r}): each category needs taxonomy_id, train, val and test"
+        raise CorpusError(f"{path} is not 3D-R2N2's list {why}.") from error
 
 
 def read_template_ids(path: str | Path) -> dict[str, list[str]]:

@@ -42,30 +42,28 @@ def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[
     plain = np.uint8(DEFAULT_COLOUR) if obj.colours is None else _bytes(obj.colours)[obj.F].mean(1).astype(np.uint8)
     C = np.array(np.broadcast_to(plain, obj.F.shape))
     texture = np.full(len(obj.F), -1)
-    images, number = [], {}
+    images, tried = {}, set()
     for i, name in enumerate(obj.materials):
-        faces = np.flatnonzero(obj.material == i)
+        faces, path = np.flatnonzero(obj.material == i), paths.get(name)
         if not len(faces):
             continue
-        if name not in diffuse:
-            counts["n_missing_materials"] += 1
-            continue
-        C[faces], path = diffuse[name], paths.get(name)
-        if path is not None and path not in number:
+        C[faces] = diffuse.get(name, C[faces])
+        counts["n_missing_materials"] += name not in diffuse
+        if path is not None and path not in tried:
+            tried.add(path)
             image, trouble = _read_image(source, path)
-            number[path] = -1 if trouble else len(images)
             if trouble:
                 counts[f"n_{trouble}_textures"] += 1
             else:
-                images.append(image)
-        if number.get(path, -1) >= 0:
-            C[faces], mapped = _mean_colours(images[number[path]], obj.UV[faces])
-            texture[faces[mapped]] = number[path]
+                images[path] = image
+        if path in images:
+            C[faces], mapped = _mean_colours(images[path], obj.UV[faces])
+            texture[faces[mapped]] = list(images).index(path)
     if not images:
         return C, None, counts
     # Coordinates near 0 keep the most digits of float32.
     uv = obj.UV - np.floor(np.nanmin(obj.UV, axis=1, keepdims=True, initial=0.0, where=np.isfinite(obj.UV)))
-    return C, Skin(np.nan_to_num(uv).astype(np.float32), texture, tuple(images)), counts
+    return C, Skin(np.nan_to_num(uv).astype(np.float32), texture, tuple(images.values())), counts
 
 
 def _bytes(colours: np.ndarray) -> np.ndarray:
@@ -126,8 +124,8 @@ def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]
 
 
 def _mean_colours(image: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) places it on the image at all; if
-    it does not, the colour is that of the whole image."""
+    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) says where it lies; else the
+    colour is that of the whole image."""
     mapped = np.isfinite(uv).all((1, 2))
     inside = np.vstack([np.full((1, 3), 1 / 3), np.full((3, 3), 1 / 6) + np.eye(3) / 2])
     at = np.einsum("pk,mkc->mpc", inside, uv[mapped]) % 1.0  # (m,4,2)
