@@ -41,12 +41,9 @@ class ViewDataset:
 
 
 class Batches:
-    """A sequence of batches: drawn and augmented in epoch `epoch`; all views in order, not augmented, if it is None.
-
-    Categories are drawn equally often, because the headline weighs them equally and ShapeNet's sizes differ a
-    hundredfold. The next batch is read in the background. Under torchrun each process gets its share of every batch.
-    Raises ValueError if the batch cannot be divided equally among the processes.
-    """
+    """A sequence of batches: drawn, from all categories equally often, and augmented in epoch `epoch`; all views in
+    order, not augmented, if it is None. The next batch is read in the background. Under torchrun each process gets its
+    share of every batch. Raises ValueError if the batch cannot be divided equally among the processes."""
 
     def __init__(self, views: ViewDataset, settings: Settings, device: torch.device, epoch: int | None):
         self.views, self.settings, self.device, self.epoch, self.share = views, settings, device, epoch, share()
@@ -84,7 +81,8 @@ class Batches:
 
 
 def balanced(views: ViewDataset) -> Tensor:
-    """Weights (n,) with which all categories are drawn equally often."""
+    """Weights (n,) with which all categories are drawn equally often: results weigh them equally, and ShapeNet's sizes
+    differ a hundredfold."""
     synset = views.dataset.models.set_index("model_id").synset.loc[models_of(views.dataset)].astype("category")
     category = torch.from_numpy(synset.cat.codes.to_numpy(dtype="int64"))[views.model]
     return 1 / category.bincount().double()[category]

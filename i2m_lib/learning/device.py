@@ -1,6 +1,4 @@
-"""Processors: which one computes, how precisely, and how several share one training.
-
-    torchrun --nproc-per-node 4 -m i2m_lib.learning ...
+"""Processors: which one computes, how precisely, and how several that torchrun starts share one training.
 
 Each process computes an equal share of every batch, and gradients are averaged. Loss terms are means over views and
 random numbers are drawn for the whole batch, so the number of processes changes a run only by rounding. For batch norms
@@ -18,9 +16,8 @@ from torch import Tensor, distributed, nn
 
 def default_device() -> torch.device:
     """The GPU when there is one, under torchrun this process's own; otherwise the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    own = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device("cuda", own) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -50,12 +50,11 @@ def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float =
     """A training batch of uint8 images (b, 4, h, w) with random crop, mirroring, height, colours and background. All
     randomness of a view comes from its row of draws (b, N_DRAWS), uniform in [0, 1].
 
-    Each colour channel becomes a random mean of all three, and a quarter of the views become negatives. Otherwise a
-    network could recognise a few hundred training shapes by their colours.
-    A mirrored view is a view of the mirrored object from the opposite azimuth; its lattice displacements are the
-    same, because the lattice is symmetric. A view stretched by s shows an object t times as high from elevation e',
-    where sin e' = s sin e and t = s cos e / cos e'; this is exact for an orthographic camera. log t is uniform in
-    [-stretch, stretch].
+    Each colour channel becomes a random mean of all three, and a quarter of the views become negatives, so that the
+    network cannot tell training shapes by their colours. A mirrored view shows the mirrored object from the opposite
+    azimuth; its lattice displacements are the same, since the lattice is symmetric. A view stretched by s shows, to an
+    orthographic camera, an object t times as high from elevation e', where sin e' = s sin e and t = s cos e / cos e';
+    log t is uniform in [-stretch, stretch].
     """
     scale, dx, dy, mirror, gain, ground, red, green, blue, height, negative, *shares = draws.unbind(1)
     taller = torch.exp(stretch * (2 * height - 1))

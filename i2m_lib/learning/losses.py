@@ -14,17 +14,12 @@ ELEVATION_VARIANCE = 0.05  # square radians: of angles spread evenly over 45 deg
 
 
 def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-    """`TERMS` of the loss for a batch of views.
+    """`TERMS` of the loss of the network's outputs for a batch of views: model (b,), index into the targets; stretch
+    (b, 3); azimuth and elevation (b,), radians.
 
-    Args:
-        out: of `Image2Mesh.forward`.
-        batch: model (b,) index into the targets; stretch (b, 3), azimuth and elevation (b,), radians, as
-            `images.augment` left them.
-
-    Returns:
-        template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on
-        the templates' surfaces over its variance; weights: the same of the combined residuals; azimuth:
-        see `azimuth.divergence`; elevation: mean squared error over its variance.
+    template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on the
+    templates' surfaces, divided by its variance; weights: the same of the combined residuals; azimuth:
+    `azimuth.divergence`; elevation: mean squared error, divided by its variance.
     """
     model = batch["model"]
     slots, q = targets.slots[model], targets.q[model]  # (b, W)

@@ -21,9 +21,8 @@ from i2m_lib.graph.template_graph import Template, TemplateGraph
 def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
     """Principal deformations of a template, from fits d (n, 32, 3) to training shapes; S (s, 3) samples its surface.
 
-    Returns:
-        mean (32, 3); axes (k, 32, 3), zero where there are fewer; the Gram matrix (E, E) of the neighbours' residual
-        fields; and a map (k, 96) that takes flattened d - mean to coordinates y.
+    Returns mean (32, 3); axes (k, 32, 3), zero where there are fewer; the Gram matrix (E, E) of the residual fields of
+    the neighbours; and a map (k, 96) that takes flattened d - mean to coordinates y.
     """
     M = symmetric_basis(Lattice.around(template.V).basis(S))
     G = M.mT @ M / len(S)
@@ -65,10 +64,8 @@ class Targets:
     residual_variance: float
 
     def stretched(self, model: Tensor, stretch: Tensor) -> Tensor:
-        """Coordinates y (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again.
-
-        Exact: an affine map of the control points is the same map of the deformed template.
-        """
+        """Coordinates y (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again: exact, as an
+        affine map of the control points is the same map of the deformed template."""
         factors = unit_diagonal(stretch, self.extent[model])
         return torch.einsum("ba,bwak->bwk", factors, self.parts[model]) - self.origin[self.slots[model]]
 

@@ -1,13 +1,11 @@
-"""The `paper` profile (METHOD, section 5): for each category an autoencoder and, on its frozen code, a classifier and a
-regressor.
+"""The `paper` profile (METHOD, section 5): in each category an autoencoder, and a classifier and regressor on its code.
 
 Architectures, losses and data are the paper's, but not the optimisation: its 3.5 million steps of SGD on single samples
-become epochs of batches under AdamW with warm-up and decay, which need no tuning for each network. The codes are
-computed once, since the autoencoder is frozen.
+become epochs of batches under AdamW with warm-up and decay, which need no tuning for each network.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,15 +30,6 @@ ON = 0.45  # a weight above this is 1; the official code compares |a|, which swi
 LUMINANCE = (0.299, 0.587, 0.114)
 VAL_SHARE = 0.1  # of the training samples
 RATE, RATE_OF_HEADS, PATIENCE = 2e-3, 5e-4, 5  # learning rates of the autoencoder and of the other two; early stopping
-
-
-@dataclass(frozen=True)
-class PaperSettings:
-    """Epochs of autoencoder, classifier and regressor; samples a step."""
-
-    epochs: tuple[int, int, int]
-    batch_size: int = 32
-    seed: int = 0
 
 
 class Autoencoder(nn.Module):
@@ -95,8 +84,8 @@ def gray_of_samples(images: np.ndarray) -> Tensor:
 
 
 class Shuffled:
-    """Batches of rows of tensors {name: (n, ...)}: shuffled by (seed, epoch), or in order if epoch is None; arrays of
-    images are prepared by the batch."""
+    """Batches of rows of {name: tensor (n, ...), or array of images}, shuffled by (seed, epoch), or in order if that is
+    None."""
 
     def __init__(self, tensors: dict, rows: Tensor, batch_size: int, seed: int, epoch: int | None):
         if epoch is not None:
@@ -111,54 +100,54 @@ class Shuffled:
         return {k: x[rows] if torch.is_tensor(x) else gray_of_samples(x[rows.numpy()]) for k, x in self.tensors.items()}
 
 
-def reconstruct_image(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def reconstruct_image(network: nn.Module, batch: Batch) -> Batch:
     return {"image": mse_loss(network(batch["image"]), batch["image"])}
 
 
-def choose_template(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def choose_template(network: nn.Module, batch: Batch) -> Batch:
     logits = network(batch["z"])
     return {"template": multilabel_soft_margin_loss(logits, one_hot(batch["c"], logits.shape[1]).float())}
 
 
-def regress(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def regress(network: nn.Module, batch: Batch) -> Batch:
     d, a = network(batch["z"], batch["c"])
     error = (d - batch["d"]).square().sum((1, 2)) + (a - batch["a"]).square().sum(1)
     return {"parameters": (error / (N_FREE + a.shape[1])).mean()}
 
 
 def train_paper(
-    samples: dict[str, Samples], graph: TemplateGraph, folder: str | Path, settings: PaperSettings,
-    callbacks: Callbacks = (),
+    samples: dict[str, Samples], graph: TemplateGraph, folder: str | Path, *,
+    epochs: tuple[int, int, int], batch_size: int, seed: int, callbacks: Callbacks = (),
 ) -> None:  # fmt: skip
-    """Trains the networks of each category on its training samples, or goes on where a training of the same samples and
-    settings stopped; writes `folder`/<synset>/networks.safetensors."""
+    """Trains the networks of each category on its training samples, `epochs` of autoencoder, classifier and regressor,
+    or goes on where such a training stopped; writes `folder`/<synset>/networks.safetensors."""
     for synset in graph.synsets:
-        here, inputs = Path(folder) / synset, {"samples": samples[synset].digest, "graph": graph.digest}
-        key = Key("paper", VERSION, asdict(settings), inputs)
-        make = partial(_train_category, samples[synset], here, settings, key, callbacks)
-        keep(here / "networks.safetensors", key, make)
+        path = Path(folder) / synset / "networks.safetensors"
+        inputs = {"samples": samples[synset].digest, "graph": graph.digest}
+        key = Key("paper", VERSION, {"epochs": epochs, "batch_size": batch_size, "seed": seed}, inputs)
+        keep(path, key, partial(_train_category, samples[synset], path, key, callbacks, **key.parameters))
 
 
-def _train_category(samples: Samples, folder: Path, settings: PaperSettings, key: Key, callbacks: Callbacks) -> None:
-    torch.manual_seed(settings.seed)
+def _train_category(samples, path, key, callbacks, *, epochs: list[int], batch_size: int, seed: int) -> None:
+    torch.manual_seed(seed)
     networks = Networks(samples.a.shape[1])
     n_val = max(1, int(VAL_SHARE * samples.n_train))
     train, val = torch.arange(samples.n_train).split([samples.n_train - n_val, n_val])
 
-    def fit(name: str, step: Callable, tensors: dict, epochs: int, lr: float, n_views: int = 0) -> None:
+    def fit(name: str, step: Callable, tensors: dict, n_epochs: int, lr: float, n_views: int = 0) -> None:
         def batches(split: str, epoch: int) -> Shuffled:
             rows, epoch = (train, epoch) if split == "train" else (val, None)
-            return Shuffled(tensors, rows, settings.batch_size, settings.seed, epoch)
+            return Shuffled(tensors, rows, batch_size, seed, epoch)
 
-        schedule = Schedule(epochs, lr, weight_decay=1e-5, patience=PATIENCE, seed=settings.seed)
-        Trainer(getattr(networks, name), step, batches, schedule, folder / name, key, callbacks, n_views).run()
+        schedule = Schedule(n_epochs, lr, weight_decay=1e-5, patience=PATIENCE, seed=seed)
+        Trainer(getattr(networks, name), step, batches, schedule, path.with_name(name), key, callbacks, n_views).run()
 
-    fit("autoencoder", reconstruct_image, {"image": samples.images}, settings.epochs[0], RATE, len(train))
+    fit("autoencoder", reconstruct_image, {"image": samples.images}, epochs[0], RATE, len(train))
     z = codes(networks.autoencoder, samples.images[: samples.n_train])
     targets = {name: torch.from_numpy(getattr(samples, name))[: samples.n_train] for name in "cda"} | {"z": z}
-    fit("classifier", choose_template, targets, settings.epochs[1], RATE_OF_HEADS)  # on codes of the same views
-    fit("regressor", regress, targets, settings.epochs[2], RATE_OF_HEADS)
-    write_halves(folder / "networks.safetensors", networks)
+    fit("classifier", choose_template, targets, epochs[1], RATE_OF_HEADS)  # on codes of the same views
+    fit("regressor", regress, targets, epochs[2], RATE_OF_HEADS)
+    write_halves(path, networks)
 
 
 @torch.inference_mode()
@@ -192,16 +181,15 @@ class PaperMethod:
             networks[synset] = read_halves(path, Networks(len(graph.of(synset))))
         return cls(graph, networks, Budget.of(folder))
 
-    @torch.inference_mode()
     def answer(self, views: Views) -> list[Surface]:
         """The template that the classifier chooses, combined with its neighbours as the regressor says."""
         return [self._answer(gray(x[None]), s) for x, s in zip(views.images, views.rows.synset, strict=True)]
 
-    @torch.inference_mode()
     def predict_samples(self, images: np.ndarray, synset: str) -> list[Surface]:
         """The same for images (b, s, s, 2) of the generator."""
         return [self._answer(gray_of_samples(x[None]), synset) for x in images]
 
+    @torch.inference_mode()
     def _answer(self, image: Tensor, synset: str) -> Surface:
         networks, templates = self.networks[synset], self.graph.of(synset)
         z = networks.autoencoder.encoder(image).flatten(1)

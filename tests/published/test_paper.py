@@ -15,7 +15,6 @@ from i2m_lib.published.paper import (
     SIZE,
     Networks,
     PaperMethod,
-    PaperSettings,
     codes,
     gray,
     gray_of_samples,
@@ -90,7 +89,7 @@ def run(tiny_run, tmp_path_factory):
 
     def make(graph=tiny_run.graph, n=20, seed=0, epochs=(1, 2, 2), callbacks=()):
         samples = generate(graph, folder / "samples", n=n, seed=seed, workers=1)
-        train_paper(samples, graph, folder / "paper", PaperSettings(epochs, batch_size=8), callbacks)
+        train_paper(samples, graph, folder / "paper", epochs=epochs, batch_size=8, seed=0, callbacks=callbacks)
         return samples
 
     return SimpleNamespace(folder=folder, make=make, samples=make())

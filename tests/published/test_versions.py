@@ -41,7 +41,7 @@ def test_samples_of_the_generator(samples):
 
 
 def test_losses_of_the_paper_profile(samples, graph, tmp_path):
-    paper.train_paper(samples, graph, tmp_path, paper.PaperSettings((1, 1, 1), batch_size=4))
+    paper.train_paper(samples, graph, tmp_path, epochs=(1, 1, 1), batch_size=4, seed=0)
     names = ("autoencoder", "classifier", "regressor")
     checkpoints = [json.loads((tmp_path / "1" / name / "checkpoint.json").read_text()) for name in names]
     found = [checkpoint["history"][0]["train_loss"] for checkpoint in checkpoints]
