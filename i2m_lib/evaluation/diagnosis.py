@@ -20,8 +20,8 @@ from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor
 
 from . import swaps
 from .distances import Distances
+from .ladder import inputs_of, kept_table
 from .method import surface_of
-from .tables import inputs_of, kept_table
 
 VERSION = 1  # Raise it when results change.
 TOP = (1, 3, 5)

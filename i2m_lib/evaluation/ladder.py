@@ -14,10 +14,12 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from i2m_lib.artefacts import Key
+from i2m_lib.artefacts import Key, keep, sha256
 from i2m_lib.dataset.dataset import Dataset, Views, chunks
+from i2m_lib.files import save_parquet
 from i2m_lib.geometry.cameras import Camera
 from i2m_lib.geometry.silhouettes import held_out, silhouette_iou
+from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.published.learning_ffd import LearningFFDMethod
 from i2m_lib.published.paper import PaperMethod
 from i2m_lib.reconstruction.memory import Memory
@@ -26,7 +28,6 @@ from i2m_lib.scoring.protocols import Protocol
 from .method import Method, Network, by_model, from_image, located, opened
 from .oracle_methods import fitted_template, nearest_shape, nearest_template, true_shape
 from .recognition import Clusters, Shapes, classifier, mean_shape, random_shape, recognition
-from .tables import inputs_of, kept_table
 
 VERSION = 1  # Raise it when results change.
 PUBLISHED = {"learning_ffd": LearningFFDMethod, "image2mesh_paper": PaperMethod}
@@ -77,6 +78,18 @@ def kept_scores(run: str | Path, dataset: Dataset, methods: list[Method], *, wor
     key = Key("scores", VERSION, parameters, inputs_of(dataset, run))
     make = partial(score_ladder, dataset, methods, workers=workers, **how)
     return kept_table(Path(run) / "scores.parquet", key, make)
+
+
+def inputs_of(dataset: Dataset, run: str | Path) -> dict[str, str]:
+    """Digests of what a network's answers to a dataset depend on."""
+    graph, model = TemplateGraph.load(Path(run) / "graph"), Path(run) / "model.safetensors"
+    return {"dataset": dataset.digest, "graph": graph.digest, "model": sha256(model)}
+
+
+def kept_table(path: Path, key: Key, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The parquet table at `path`, made anew if it has another key."""
+    keep(path, key, lambda: save_parquet(path, make()))
+    return pd.read_parquet(path)
 
 
 def score_ladder(

@@ -1,6 +1,6 @@
 """Which part of a network's answers costs most: distances when single parts are replaced by the right ones.
 
-Needs fits of the shapes: 02_template_graph fits those of training and validation, `build_graph.fit_split` any.
+Needs fits of the shapes: 02_template_graph fits those of training and validation, `graph.fits.fit_split` any.
 """
 
 import numpy as np
