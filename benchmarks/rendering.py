@@ -12,8 +12,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from i2m_lib.dataset import build, render
-from i2m_lib.dataset import cleaning as meshes
+from i2m_lib.dataset import build, model, render
 from i2m_lib.dataset.shapenet import Corpus
 from i2m_lib.paths import resolve
 
@@ -45,35 +44,23 @@ def steps(corpus: Path, size: int, n_models: int) -> dict[str, float]:
         setattr(owner, name, run)
 
     for owner, name, step in (
-        (meshes, "load_mesh", "read the obj"),
-        (meshes, "clean", "clean"),
-        (meshes, "sample_surface", "sample"),
+        (model, "load_mesh", "read the obj"),
+        (model, "clean", "clean"),
+        (model, "sample_surface", "sample"),
         (render.Renderer, "load", "load into VTK"),
         (render.Renderer, "shoot", "draw"),
         (render, "_reduce", "of that, halve the pixels"),
         (build, "save_npz", "save the mesh"),
-        (build, "save_part", "save the views"),
     ):
         timed(owner, name, step)
     sources = Corpus.open(corpus, split_seed=0).choose(None, None, seed=0)
-    ranges = {"azimuth": (0, 360), "elevation": (-5, 40), "distance": (1.6, 2.4), "fill": (0.75, 0.95), "focal": None}
-    recipe = build.Recipe(
-        n_views=N_VIEWS,
-        image_size=size,
-        n_surface=10_000,
-        seed=0,
-        max_faces=200_000,
-        renderings=None,
-        oversized="simplify",
-        drop_near_duplicates=False,
-        **ranges,
-    )
+    recipe = model.Recipe(n_views=N_VIEWS, image_size=size, n_surface=10_000, seed=0)
     with tempfile.TemporaryDirectory() as out, render.Renderer(size) as renderer:
-        build._build_model(sources[0], Path(out) / "first", recipe, renderer)
+        build._build_model(sources[0], 0, Path(out) / "first", recipe, renderer)
         spent.clear()
         start = time.process_time()
         for source in sources[:: max(1, len(sources) // n_models)][:n_models]:
-            build._build_model(source, Path(out), recipe, renderer)
+            build._build_model(source, 0, Path(out), recipe, renderer)
         spent["all"] = time.process_time() - start
     return {step: 1e3 * seconds / (n_models * N_VIEWS) for step, seconds in spent.items()}
 

@@ -58,85 +58,73 @@ def read_obj(data: bytes) -> Obj:
     if b"\0" in data:
         raise MeshError("unreadable: the file is binary or was cut short (it has NUL bytes); download it again")
     data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\\\n", b" ")
-    reader = _Reader()
+    numbers, materials, libraries = _parse(BytesIO(data))
+    V, colours, UV, vertex, uv, sizes, material = map(np.array, numbers)
+    V, colours, UV, vertex, uv = V.reshape(-1, 3), colours.reshape(-1, 3), UV.reshape(-1, 2), vertex - 1, uv - 1
+    if not len(sizes):
+        raise MeshError("empty: the file holds no face")
+    if vertex.min() < 0 or vertex.max() >= len(V):
+        raise MeshError(f"unreadable: a face names a vertex that is not among the file's {len(V)}")
+    triangles, face = _triangulate(V, vertex, sizes)
+    named = (uv >= 0) & (uv < len(UV))
+    corners = np.full((len(uv), 2), np.nan)
+    corners[named] = UV[uv[named]]
+    colours = colours if len(colours) == len(V) else None
+    return Obj(V, colours, vertex[triangles], corners[triangles], material[face], materials, libraries)
+
+
+def _parse(lines: Iterable[bytes]) -> tuple[tuple[array, ...], list[str], list[str]]:
+    """Numbers of vertices, colours and texture coordinates; of each corner its vertex and texture coordinate, counted
+    from 1, 0 where there is none; of each face its size and material. Then the names of materials and libraries."""
+    V, colours, UV, vertex, uv, sizes, groups = numbers = tuple(map(array, "dddqqqq"))
+    materials, libraries, material = {}, [], -1
+    number, line = 0, b""
     try:
-        reader.feed(BytesIO(data))
-    except (ValueError, OverflowError) as error:
-        what, why = reader.line.rstrip(b"\n")[:40].decode("utf-8", "replace"), str(error)[:60]
-        what = f"line {reader.number}, {what!r}, is broken ({why})"
-        raise MeshError(f"unreadable: {what}; download the file again") from None
-    return reader.result()
-
-
-class _Reader:
-    """Collects numbers in arrays, which take less memory than lists."""
-
-    def __init__(self) -> None:
-        self.number, self.line = 0, b""  # that is being read
-        self.V, self.colours, self.UV = (array("d") for _ in range(3))
-        self.vertex, self.uv, self.sizes, self.material = (array("q") for _ in range(4))
-        self.materials: dict[str, int] = {}
-        self.libraries: list[str] = []
-
-    def feed(self, lines: Iterable[bytes]) -> None:
-        """Raises ValueError or OverflowError at a line that cannot be understood."""
-        material = -1
-        for self.number, self.line in enumerate(lines, start=1):
-            words = self.line.split()
+        for line in lines:
+            number += 1
+            words = line.split()
             keyword = words[0] if words else b"#"
-            if b"#" in self.line and keyword in (b"v", b"vt", b"f"):
+            if b"#" in line and keyword in (b"v", b"vt", b"f"):
                 words = list(takewhile(lambda word: not word.startswith(b"#"), words))
-            match keyword:
-                case b"v":
-                    x, y, z, *colour = map(float, words[1:7])
-                    self.V.extend((x, y, z))
-                    if len(colour) == 3:
-                        self.colours.extend(colour)
-                case b"f":
-                    self._add_face(words[1:])
-                    self.material.append(material)
-                case b"vt":
-                    u, *v = map(float, words[1:3])
-                    self.UV.extend((u, *v, 0.0)[:2])
-                case b"usemtl":
-                    material = self.materials.setdefault(_name(self.line), len(self.materials))
-                case b"mtllib":
-                    self.libraries.append(_name(self.line))
-                case word if word not in IGNORED and not word.startswith(b"#"):
-                    raise ValueError("no keyword of OBJ")
-
-    def _add_face(self, corners: list[bytes]) -> None:
-        if len(corners) < 3:
-            raise ValueError("a face needs three corners")
-        uv = [0] * len(corners)
-        if b"/" in self.line:
-            parts = [corner.split(b"/") for corner in corners]
-            corners = [part[0] for part in parts]
-            uv = _numbers([part[1] or 0 if len(part) > 1 else 0 for part in parts], len(self.UV) // 2)
-        self.vertex.extend(_numbers(corners, len(self.V) // 3))
-        self.uv.extend(uv)
-        self.sizes.append(len(corners))
-
-    def result(self) -> Obj:
-        if not self.sizes:
-            raise MeshError("empty: the file holds no face")
-        V, colours, UV = (np.array(x).reshape(-1, n) for x, n in ((self.V, 3), (self.colours, 3), (self.UV, 2)))
-        vertex, uv, sizes, material = map(np.array, (self.vertex, self.uv, self.sizes, self.material))
-        vertex, uv = vertex - 1, uv - 1  # the file counts from 1; 0 is none
-        if vertex.min() < 0 or vertex.max() >= len(V):
-            raise MeshError(f"unreadable: a face names a vertex that is not among the file's {len(V)}")
-        triangles, face = _triangulate(V, vertex, sizes)
-        named = (uv >= 0) & (uv < len(UV))
-        corners = np.full((len(uv), 2), np.nan)
-        corners[named] = UV[uv[named]]
-        colours = colours if len(colours) == len(V) else None
-        return Obj(V, colours, vertex[triangles], corners[triangles], material[face], [*self.materials], self.libraries)
+            if keyword == b"f":
+                places = [0] * len(words[1:])
+                if len(places) < 3:
+                    raise ValueError("a face needs three corners")
+                if b"/" in line:
+                    parts = [word.split(b"/") for word in words]
+                    words = [part[0] for part in parts]
+                    places = [int(part[1]) if len(part) > 1 and part[1] else 0 for part in parts[1:]]
+                corners = list(map(int, words[1:]))
+                if b"-" in line:
+                    corners, places = _from_front(corners, len(V) // 3), _from_front(places, len(UV) // 2)
+                vertex.extend(corners)
+                uv.extend(places)
+                sizes.append(len(places))
+                groups.append(material)
+            elif keyword == b"v":
+                if len(words) < 4:
+                    raise ValueError("a vertex needs three numbers")
+                V.extend(map(float, words[1:4]))
+                if len(words) > 6:
+                    colours.extend(map(float, words[4:7]))
+            elif keyword == b"vt":
+                u, *v = map(float, words[1:3])
+                UV.extend((u, *v, 0.0)[:2])
+            elif keyword == b"usemtl":
+                material = materials.setdefault(_name(line), len(materials))
+            elif keyword == b"mtllib":
+                libraries.append(_name(line))
+            elif keyword not in IGNORED and not keyword.startswith(b"#"):
+                raise ValueError("no keyword of OBJ")
+    except (ValueError, OverflowError) as error:
+        what = f"line {number}, {line.decode('utf-8', 'replace').rstrip(chr(10))[:40]!r}, is broken ({str(error)[:60]})"
+        raise MeshError(f"unreadable: {what}; download the file again") from None
+    return numbers, list(materials), libraries
 
 
-def _numbers(words: list[bytes | int], n: int) -> list[int]:
+def _from_front(numbers: list[int], n: int) -> list[int]:
     """Negative ones, which count back from the n-th, become n, n - 1, ..."""
-    numbers = list(map(int, words))
-    return numbers if min(numbers) >= 0 else [i if i >= 0 else i + n + 1 for i in numbers]
+    return [i if i >= 0 else i + n + 1 for i in numbers]
 
 
 def _name(line: bytes) -> str:

@@ -75,6 +75,14 @@ def test_vertex_colours_are_averaged(tmp_path):
     assert load_mesh(source_of(tmp_path, obj)).C.tolist() == [[255, 0, 0]]
 
 
+@pytest.mark.parametrize("options", ["", "-s 1 1 1 ", "-clamp on -bm -0.5 ", "-s\t1\t1\t1\t"])
+def test_the_name_of_a_texture_follows_its_options(tmp_path, options):
+    obj = "mtllib a.mtl\n" + TETRAHEDRON + "usemtl t\nf 1 2 3\n"
+    source = source_of(tmp_path, obj, a_mtl=f"newmtl t\nmap_Kd {options}my 1 wood.png\n")
+    Image.new("RGB", (2, 2), (9, 8, 7)).save(tmp_path / "a" / "models" / "my 1 wood.png")
+    assert load_mesh(source).C.tolist() == [[9, 8, 7]]
+
+
 def test_textures_are_read_where_the_face_lies(tmp_path):
     obj = "mtllib a.mtl\n" + TETRAHEDRON + "vt 0.1 0.9\nvt 0.3 0.9\nvt 0.1 0.7\n"
     obj += "vt 0.1 -0.7\nvt 2.3 -0.7\nvt 0.1 -0.9\nusemtl t\nf 1/1 2/2 3/3\nf 1/4 2/5 4/6\n"
