@@ -20,10 +20,11 @@ from i2m_lib.artefacts import Key
 from i2m_lib.dataset.dataset import STRETCH, Dataset
 from i2m_lib.learning.batches import Batches, ViewDataset
 from i2m_lib.learning.device import autocast, default_device, has_bfloat16
+from i2m_lib.learning.losses import image2mesh_loss
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import Targets, models_of
-from i2m_lib.learning.train import new_model, weighted_loss
+from i2m_lib.learning.train import new_model
 from i2m_lib.learning.trainer import Schedule, Trainer
 
 TARGET = 0.85
@@ -82,12 +83,11 @@ def main() -> None:
         views = make_views(Path(folder), n, arguments.image_size)
         targets = random_targets(len(models_of(views.dataset))).to(device)
         model = new_model(settings, targets).to(device, memory_format=torch.channels_last).train()
-        loss = weighted_loss(targets, settings)
 
         def step(network: Image2Mesh, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             with autocast(device):
                 out = network(batch["image"].contiguous(memory_format=torch.channels_last))
-            return loss(out, batch, 0.0)
+            return image2mesh_loss(out, batch, targets)
 
         trainer = Trainer(model, step, lambda *_: [], Schedule(1, 1e-4), folder, Key("benchmark", 1))
         batches = Batches(views, settings, device, epoch=0)

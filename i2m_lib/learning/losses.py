@@ -13,9 +13,11 @@ TERMS = tuple(IMPORTANCE)
 ELEVATION_VARIANCE = 0.05  # square radians: of angles spread evenly over 45 degrees
 
 
-def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-    """`TERMS` of the loss of the network's outputs for a batch of views: model (b,), index into the targets; stretch
-    (b, 3); azimuth and elevation (b,), radians.
+def image2mesh_loss(
+    out: dict[str, Tensor], batch: dict[str, Tensor], targets: Targets, importance: dict[str, float] = IMPORTANCE
+) -> dict[str, Tensor]:
+    """`TERMS` of the loss, times their importance, of the network's outputs for a batch of views: model (b,) counts the
+    targets; stretch (b, 3); azimuth and elevation (b,), radians.
 
     template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on the
     templates' surfaces, divided by its variance; weights: the same of the combined residuals; azimuth:
@@ -42,4 +44,5 @@ def image2mesh_loss(out: dict[str, Tensor], batch: dict[str, Tensor], targets: T
 
     azimuth = divergence(out["azimuth"], batch["azimuth"])
     elevation = (out["elevation"].float() - batch["elevation"]).square().mean() / ELEVATION_VARIANCE
-    return dict(zip(TERMS, (template, deformation, weights, azimuth, elevation), strict=True))
+    terms = zip(TERMS, (template, deformation, weights, azimuth, elevation), strict=True)
+    return {name: importance[name] * term for name, term in terms}

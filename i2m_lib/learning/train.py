@@ -35,8 +35,13 @@ def train(
     inputs = {"dataset": dataset.digest, "graph": graph.digest, "fits": digest_of_fits(fits)}
     key = Key("training", VERSION, asdict(settings), inputs)
     targets = make_targets(dataset, graph, fits, k=settings.n_axes, temperature=settings.temperature).to(device)
+    importance = settings.importance()
+
+    def loss(out: Batch, batch: Batch, _progress: float) -> Batch:
+        return image2mesh_loss(out, batch, targets, importance)
+
     torch.manual_seed(settings.seed)
-    model, loss = new_model(settings, targets), weighted_loss(targets, settings)
+    model = new_model(settings, targets)
     return model, fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
 
 
@@ -67,16 +72,6 @@ def fit(
         save_json(folder / "model.json", describe(key, settings, graph, {s: names[s] for s in graph.synsets}))
         save_parquet(folder / "history.parquet", history)
     return history
-
-
-def weighted_loss(targets: Targets, settings: Settings) -> Callable:
-    """`fit`'s loss: the terms of `image2mesh_loss`, times their importance."""
-    importance = settings.importance()
-
-    def loss(out: Batch, batch: Batch, _progress: float) -> Batch:
-        return {name: importance[name] * term for name, term in image2mesh_loss(out, batch, targets).items()}
-
-    return loss
 
 
 def new_model(settings: Settings, targets: Targets) -> Image2Mesh:

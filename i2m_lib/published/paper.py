@@ -151,10 +151,10 @@ def _train_category(samples, path, key, callbacks, *, epochs: list[int], batch_s
 
 
 @torch.inference_mode()
-def codes(autoencoder: Autoencoder, images: np.ndarray, batch_size: int = 64) -> Tensor:
+def codes(autoencoder: Autoencoder, images: np.ndarray) -> Tensor:
     """Frozen codes z (n, 2048) of images (n, s, s, 2)."""
-    parts = np.split(images, range(batch_size, len(images), batch_size))
-    return torch.cat([autoencoder.eval().encoder(gray_of_samples(part)).flatten(1) for part in parts]).clone()
+    parts = np.split(images, range(64, len(images), 64))
+    return torch.cat([autoencoder.eval().encoder(gray_of_samples(part)).flatten(1) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from test_trainer import make
 
 from i2m_lib.graph.template_graph import Template
 from i2m_lib.learning.images import augment
-from i2m_lib.learning.losses import TERMS
+from i2m_lib.learning.losses import TERMS, image2mesh_loss
 from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import Targets, deformation_space
-from i2m_lib.learning.train import VERSION, new_model, weighted_loss
+from i2m_lib.learning.train import VERSION, new_model
 
 N, W, E, T, K = 8, 2, 2, 3, 4
 SETTINGS = Settings(1, N, 1e-3, backbone="mobilenetv3_small_100", size=64, n_axes=K, n_code=16)
@@ -45,7 +45,7 @@ def test_the_loss_of_an_untrained_network():
     torch.manual_seed(0)
     with torch.no_grad():
         out = new_model(SETTINGS, targets).train()(views["image"])
-    terms = weighted_loss(targets, SETTINGS)(out, views, 0.0)
+    terms = image2mesh_loss(out, views, targets)
     assert [float(terms[name]) for name in TERMS] == pytest.approx(EXPECTED[VERSION]["loss"], rel=2e-3)
 
 
