@@ -68,6 +68,11 @@ def test_it_learns_and_tells_how(tmp_path):
     assert pd.read_parquet(tmp_path / "history.parquet").equals(history)
 
 
+def test_a_training_ends_where_it_always_did(tmp_path):
+    """Where it does not, networks change: raise VERSION of `train`, `learning_ffd` and `paper`."""
+    assert make(tmp_path).run().val_loss.iloc[-1] == pytest.approx(0.03629, rel=1e-2)
+
+
 @pytest.mark.parametrize(("after", "save_seconds"), [(1, 0.0), (7, 0.0), (7, 60.0), (10, 60.0), (12, 0.0)])
 def test_stopped_at_any_step_and_resumed_is_bitwise_the_same(tmp_path, after, save_seconds):
     whole = make(tmp_path / "whole")
