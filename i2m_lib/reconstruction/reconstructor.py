@@ -1,14 +1,16 @@
 """From one image of an object to a mesh: the network, its answers, and their export."""
 
-from dataclasses import dataclass
+import re
+import warnings
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
-from PIL import Image
 from torch import Tensor
+from trimesh.exchange.obj import export_obj
 
 from i2m_lib.artefacts import sha256
 from i2m_lib.graph.originals import dress
@@ -19,7 +21,7 @@ from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.train import categories_of, load_model
 from i2m_lib.paths import project_root
 
-from .reading import read_image
+from .reading import ImageLike, cut_out
 from .search import Search, used_weights
 
 PRETRAINED = project_root() / "results" / "reference" / "pretrained"
@@ -29,7 +31,8 @@ BATCH = 256  # images in one pass of the network
 @dataclass(frozen=True)
 class Reconstruction:
     """The answer to one image: a template with lattice displacements d (32, 3) and weights (E,) of its neighbours;
-    probabilities (T,) of all templates of the graph and {name: p} of categories; camera angles in degrees; code z."""
+    probabilities (T,) of all templates of the graph and {name: p} of categories; camera angles in degrees; code z;
+    `warnings`, each a sentence that tells why the image is unlikely to be answered well."""
 
     template: Template
     d: np.ndarray
@@ -40,6 +43,7 @@ class Reconstruction:
     azimuth: float
     elevation: float
     z: np.ndarray
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def V(self) -> np.ndarray:
@@ -58,12 +62,29 @@ class Reconstruction:
 
     def save(self, path: str | Path) -> Path:
         """Writes the mesh as .glb, .obj, .ply or another format that trimesh knows, with textures where the template's
-        original was kept; returns the path."""
+        original was kept; files beside it (chair.mtl, chair.png) bear its name; returns the path."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        scene = self.template.original and dress(self.template, self.d, self.weights)
-        (scene or self.mesh).export(path)
+        scene = (self.template.original and dress(self.template, self.d, self.weights)) or self.mesh
+        if path.suffix.lower() == ".obj":
+            _save_obj(scene, path)
+        else:
+            scene.export(path, **({"embed_buffers": True} if path.suffix.lower() == ".gltf" else {}))
         return path
+
+
+def _save_obj(scene: trimesh.Scene | trimesh.Trimesh, path: Path) -> None:
+    """An OBJ file whose materials and textures are named after it; trimesh names them after the materials."""
+    stem = re.sub(r"\s", "_", path.stem)  # many readers end a name at a space
+    text, files = export_obj(scene, return_texture=True, mtl_name=f"{stem}.mtl")
+    materials = files.pop(f"{stem}.mtl", b"")
+    for i, (name, pixels) in enumerate(files.items()):
+        new = f"{stem}{f'_{i}' if i else ''}{Path(name).suffix}"
+        materials = materials.replace(f"\nmap_Kd {name}".encode(), f"\nmap_Kd {new}".encode())
+        path.with_name(new).write_bytes(pixels)
+    if materials:
+        path.with_name(f"{stem}.mtl").write_bytes(materials)
+    path.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -92,10 +113,15 @@ class Reconstructor:
         digest = sha256(run / "model.safetensors")
         return cls(model.to(device), graph, settings.size, categories_of(run), search, digest)
 
-    def reconstruct(self, image: str | Path | Image.Image | np.ndarray) -> Reconstruction:
-        """One image of one object on transparent or white ground: a path, a PIL image or an array (h, w, 3 or 4)
-        uint8. Raises ValueError if it cannot be read or shows nothing."""
-        return self.predict(torch.from_numpy(read_image(image)).permute(2, 0, 1)[None])[0]
+    def reconstruct(self, image: ImageLike) -> Reconstruction:
+        """One image of one object on a transparent or plain ground: a path, the bytes of a file, an open file, a PIL
+        image or an array (h, w) or (h, w, 3 or 4) of 8 or 16 bits or of floats in 0..1. What is unlikely to be
+        answered well is in `warnings`, and warned of. Raises ValueError if it cannot be read or shows nothing."""
+        rgba, sentences = cut_out(image)
+        for sentence in sentences:
+            warnings.warn(sentence, stacklevel=2)
+        answer = self.predict(torch.from_numpy(rgba).permute(2, 0, 1)[None])[0]
+        return replace(answer, warnings=sentences)
 
     def predict(self, rgba: Tensor) -> list[Reconstruction]:
         """The answers to images (b, 4, h, w) uint8 with true masks."""

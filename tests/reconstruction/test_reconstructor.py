@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from i2m_lib.dataset.dataset import load_images
 from i2m_lib.learning.azimuth import mirrored
@@ -74,6 +77,43 @@ def test_files_hold_the_mesh(reconstructor, view, tmp_path, suffix):
     loaded = trimesh.load_mesh(r.save(tmp_path / "out" / f"mesh.{suffix}"), process=False)
     assert len(loaded.faces) == len(r.F)
     np.testing.assert_allclose(loaded.bounds, r.mesh.bounds, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "gltf"])
+def test_two_meshes_in_a_folder_keep_their_own_textures(reconstructor, view, tmp_path, suffix):
+    r = reconstructor.reconstruct(view)
+    colours = {"my chair": [200, 30, 30], "table": [20, 60, 180]}
+    paths = {}
+    for name, colour in colours.items():
+        scene = trimesh.Scene()
+        for k, factor in enumerate((1, 2)):  # two textures, whose names hold what no file's name may
+            image = Image.new("RGB", (4, 4), tuple(c // factor for c in colour))
+            visual = trimesh.visual.TextureVisuals(
+                np.zeros((8, 2)), material=trimesh.visual.material.PBRMaterial(f"a/b {k}", baseColorTexture=image)
+            )
+            box = trimesh.creation.box()
+            scene.add_geometry(trimesh.Trimesh(box.vertices + k, box.faces, visual=visual, process=False))
+        template = replace(r.template, original=tmp_path / f"{name}.glb")
+        scene.export(template.original)
+        paths[name] = replace(r, template=template).save(tmp_path / "out" / f"{name}.{suffix}")
+    if suffix == "obj":
+        written = {"my chair.obj", "my_chair.mtl", "my_chair.png", "my_chair_1.png"}
+        written |= {"table.obj", "table.mtl", "table.png", "table_1.png"}
+        assert {path.name for path in (tmp_path / "out").iterdir()} == written
+    for name, colour in colours.items():
+        parts = trimesh.load_scene(paths[name], process=False).geometry.values()
+        materials = [part.visual.material for part in parts]
+        pixels = [getattr(m, "image", None) or m.baseColorTexture for m in materials]
+        found = sorted(tuple(np.asarray(p.convert("RGB"))[0, 0]) for p in pixels)
+        assert found == sorted(tuple(c // factor for c in colour) for factor in (1, 2))
+
+
+def test_what_is_unlikely_to_be_answered_well_is_warned_of(reconstructor, view):
+    assert reconstructor.reconstruct(view).warnings == ()
+    pair = np.concatenate([view, view], axis=1)
+    with pytest.warns(UserWarning, match="2 parts far from each other") as caught:
+        r = reconstructor.reconstruct(pair)
+    assert r.warnings == tuple(str(w.message) for w in caught)
 
 
 def test_a_run_without_a_model_says_what_to_run(tmp_path):
