@@ -11,6 +11,7 @@ from scipy import ndimage
 TOLERANCE = 10  # of 255, between the ground and what still belongs to it: scans and JPEGs are not quite of one colour
 PLAIN, WHITE = 0.6, 0.2  # shares of the border that a plain ground covers at least, and one that is nearly white
 FRAME, FRAME_WIDTHS = 0.95, (0.02, 0.05)  # the same of a line around the picture; its widths, in sides of the picture
+FILLED = 0.5, 0.9  # shares of the border in a mask that is hardly an object's: found on a ground, or given by alpha
 COARSE = 256  # largest side, in pixels, at which shades and parts are looked for
 SLOW = 1.5  # of 255 a coarse pixel: shades of the ground change less
 SHADES = 0.1, 0.9  # shares of the mask: fewer shades do not matter, more are the object itself
@@ -20,13 +21,14 @@ SPECK, FAR = 0.01, 0.15  # smaller in area and farther from the object, in its l
 def find_mask(rgba: Image.Image) -> tuple[Image.Image, list[str]]:
     """The object's mask, 0 or 255, in a picture of mode RGBA, and sentences that tell what makes it doubtful."""
     alpha = np.asarray(rgba.getchannel("A"))
-    mask, doubts = (alpha > 127, []) if alpha.min() <= 127 else _on_ground(np.asarray(rgba)[..., :3])
+    hides = alpha.min() <= 127
+    mask, doubts = (alpha > 127, []) if hides else _on_ground(np.asarray(rgba)[..., :3])
     mask, n_parts = _without_specks(mask)
     if n_parts > 1:
         doubts.append(f"{n_parts} parts far from each other were taken for one object: show one object.")
     sides = mask[0], mask[-1], mask[:, 0], mask[:, -1]
     if all(side.any() for side in sides):  # as in a picture that was trimmed to its object, unless it is filled
-        if np.concatenate(sides).mean() > 0.5 and not doubts:
+        if np.concatenate(sides).mean() > FILLED[hides] and not doubts:
             doubts.append("the object fills the picture to all borders: probably a ground was taken for a part of it.")
     elif any(side.mean() > 0.02 for side in sides):
         doubts.append("the object is cut by the border of the picture: show all of it.")
