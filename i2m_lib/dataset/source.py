@@ -8,12 +8,12 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_EXPANSION = 200
-KINDS = re.compile(r".*\.(obj|mtl|txt|png|jpe?g|gif|bmp|tiff?|tga|dds|webp|p[gp]m)", re.IGNORECASE)  # that are read
+# Files that are read; hidden ones are not.
+KINDS = re.compile(r"(.*/)?[^./][^/]*\.(obj|mtl|txt|png|jpe?g|gif|bmp|tiff?|tga|dds|webp|p[gp]m)", re.IGNORECASE)
 
 
 class CorpusError(ValueError):
@@ -56,12 +56,11 @@ class ModelSource:
         time of modification in ns (0 in a zip) and CRC-32 (None in a folder)."""
         start = posixpath.dirname(self.entry)
         if self.container.suffix == ".zip":
-            entries = _entries(open_zip(self.container))
-            first, end = (
-                bisect_left(entries, self.folder + c, key=attrgetter("filename")) for c in "/0"
-            )  # 0 follows /
-            for entry in filter(lambda entry: KINDS.fullmatch(entry.filename), entries[first:end]):
-                yield posixpath.relpath(entry.filename, start), entry.file_size, 0, entry.CRC
+            names, entries = _entries(open_zip(self.container))
+            own = slice(*(bisect_left(names, self.folder + c) for c in "/0"))  # 0 follows /
+            yield from (
+                (posixpath.relpath(entry.filename, start), entry.file_size, 0, entry.CRC) for entry in entries[own]
+            )
             return
         for path in (self.container / self.folder).rglob("*"):
             if KINDS.fullmatch(path.name) and path.is_file():
@@ -89,8 +88,11 @@ def _open_zip(path: Path, _state: tuple | None) -> zipfile.ZipFile:
 
 
 @lru_cache(maxsize=64)
-def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    return sorted(archive.infolist(), key=attrgetter("filename"))
+def _entries(archive: zipfile.ZipFile) -> tuple[list[str], list[zipfile.ZipInfo]]:
+    """The files that are read, by name."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+    entries = [entry for entry in entries if KINDS.fullmatch(entry.filename)]
+    return [entry.filename for entry in entries], entries
 
 
 def _read_member(container: Path, path: str) -> bytes:

@@ -108,6 +108,7 @@ def test_what_is_touched_copied_or_unpacked_is_the_same_and_read_once(root, tmp_
 def test_files_that_no_view_shows_do_not_count(root):
     before = found(root)
     put(root, "a", "x", "models/.DS_Store")
+    put(root, "a", "x", "models/._model_normalized.obj")
     put(root, "a", "x", "models/model_normalized.solid.binvox")
     assert changed(before, found(root)) == []
     put(root, "a", "x", "images/new.PNG")
