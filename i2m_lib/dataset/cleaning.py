@@ -77,17 +77,11 @@ def clean(raw: RawMesh) -> RawMesh:
     _, first = np.unique(corners[proper], axis=0, return_index=True)
     keep = proper[np.sort(first)]
     used = np.unique(F[keep])
-    facts = raw.facts | {
-        "n_nan_vertices": int((~finite).sum()),
-        "n_nan_faces": len(raw.F) - len(whole),
-        "n_merged_vertices": n_used - len(V),
-        "n_unreferenced_vertices": n_unreferenced + len(V) - len(used),
-        "n_degenerate_faces": len(F) - len(proper),
-        "n_duplicate_faces": len(proper) - len(keep),
-        "n_flat_axes": n_flat,
-    }
+    facts = {"n_nan_vertices": int((~finite).sum()), "n_nan_faces": len(raw.F) - len(whole), "n_flat_axes": n_flat}
+    facts |= {"n_merged_vertices": n_used - len(V), "n_unreferenced_vertices": n_unreferenced + len(V) - len(used)}
+    facts |= {"n_degenerate_faces": len(F) - len(proper), "n_duplicate_faces": len(proper) - len(keep)}
     skin = raw.skin and raw.skin.of(whole[keep])
-    return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, facts)
+    return RawMesh(V[used], np.searchsorted(used, F[keep]), raw.C[whole[keep]], skin, raw.facts | facts)
 
 
 def _measure(V: np.ndarray) -> tuple[float, int]:

@@ -12,17 +12,9 @@ from itertools import takewhile
 
 import numpy as np
 
-FOREIGN = {
-    b"glTF": "binary glTF",
-    b"{": "JSON, perhaps glTF",
-    b"; FBX": "ASCII FBX",
-    b"Kaydara FBX": "binary FBX",
-    b"ply": "PLY",
-    b"solid": "ASCII STL",
-    b"<": "XML or HTML",
-    b"PK\x03\x04": "a zip",
-    b"version https://git-lfs": "a pointer of Git LFS",
-}
+FOREIGN = {b"glTF": "binary glTF", b"{": "JSON, perhaps glTF", b"; FBX": "ASCII FBX", b"Kaydara FBX": "binary FBX"}
+FOREIGN |= {b"ply": "PLY", b"solid": "ASCII STL", b"<": "XML or HTML", b"PK\x03\x04": "a zip"}
+FOREIGN |= {b"version https://git-lfs": "a pointer of Git LFS"}
 # Keywords of the specification that carry no triangle.
 IGNORED = set(
     b"vn vp deg bmat step cstype p l curv curv2 surf parm trim hole scrv sp end con g s mg o bevel "

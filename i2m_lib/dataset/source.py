@@ -57,10 +57,9 @@ class ModelSource:
         start = posixpath.dirname(self.entry)
         if self.container.suffix == ".zip":
             names, entries = _entries(open_zip(self.container))
-            own = slice(*(bisect_left(names, self.folder + c) for c in "/0"))  # 0 follows /
-            yield from (
-                (posixpath.relpath(entry.filename, start), entry.file_size, 0, entry.CRC) for entry in entries[own]
-            )
+            first, end = (bisect_left(names, self.folder + c) for c in "/0")  # 0 follows /
+            for entry in entries[first:end]:
+                yield posixpath.relpath(entry.filename, start), entry.file_size, 0, entry.CRC
             return
         for path in (self.container / self.folder).rglob("*"):
             if KINDS.fullmatch(path.name) and path.is_file():
