@@ -19,6 +19,7 @@ from i2m_lib.evaluation.recognition import Clusters, Shapes
 from i2m_lib.graph import build_graph
 from i2m_lib.learning import train
 from i2m_lib.learning.batches import Batches
+from i2m_lib.learning.losses import image2mesh_loss
 from i2m_lib.learning.targets import make_targets
 from i2m_lib.published import generator, learning_ffd, paper
 from i2m_lib.reconstruction import memory
@@ -56,7 +57,7 @@ def training_numbers(dataset, tiny_run, tmp_path):
     targets = make_targets(dataset, tiny_run.graph, tiny_run.fits, k=settings.n_axes, temperature=settings.temperature)
     batch = Batches(tiny_run.views, settings, CPU, 0)[0]
     out = random_outputs(tiny_run.model, len(batch["model"]))
-    terms = train.weighted_loss(targets, settings)(out, batch, 0.5)
+    terms = image2mesh_loss(out, batch, targets)
     sum(terms.values()).backward()
     gradients = [x.grad.numpy() for x in out.values() if x.grad is not None]
     return moments(batch["image"], *(term.detach() for term in terms.values()), *gradients)
