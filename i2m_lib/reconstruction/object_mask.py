@@ -21,7 +21,7 @@ SPECK, FAR = 0.01, 0.15  # smaller in area and farther from the object, in its l
 def find_mask(rgba: Image.Image) -> tuple[Image.Image, list[str]]:
     """The object's mask, 0 or 255, in a picture of mode RGBA, and sentences that tell what makes it doubtful."""
     alpha = np.asarray(rgba.getchannel("A"))
-    hides = alpha.min() <= 127
+    hides = bool(alpha.min() <= 127)
     mask, doubts = (alpha > 127, []) if hides else _on_ground(np.asarray(rgba)[..., :3])
     mask, n_parts = _without_specks(mask)
     if n_parts > 1:

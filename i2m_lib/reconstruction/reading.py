@@ -109,5 +109,6 @@ def _from_array(x: np.ndarray) -> Image.Image:
     if not (-0.5 * unit <= low <= high <= max(top, 1.5)):
         raise ValueError(f"an image array must lie in 0..1, 0..255 or 16 bits, not in {low:g} to {high:g}.")
     if x.dtype != np.uint8:
-        x = np.clip(x * np.float32(255 / top), 0, 255).round().astype(np.uint8)
+        x = np.multiply(x, 255 / top, dtype=np.float32)
+        x = np.rint(np.clip(x, 0, 255, out=x), out=x).astype(np.uint8)
     return Image.fromarray(x[..., 0] if x.ndim == 3 and x.shape[2] == 1 else x)
