@@ -59,7 +59,7 @@ def parts(reconstructor: Reconstructor, path: Path) -> dict[str, float]:
         marks.append(time.perf_counter())
         times[name] = marks[-1] - marks[-2]
 
-    rgba = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None]
+    rgba = torch.from_numpy(read_image(path)[0]).permute(2, 0, 1)[None]
     mark("read and mask the file")
     with torch.no_grad():
         image = compose(crop_to_mask(rgba.float() / 255, reconstructor.size))

@@ -56,7 +56,7 @@ def _cut(photo: Path, mask: Path) -> np.ndarray:
         raise ValueError(f"{mask} is {images[1].size}, its photograph {images[0].size}: give one of its size.")
     images[0].putalpha(images[1])
     try:
-        return read_image(images[0])
+        return read_image(images[0])[0]
     except ValueError as error:
         raise ValueError(f"{mask} shows nothing: mark the object in white.") from error
 

@@ -27,10 +27,13 @@ def find_mask(rgba: Image.Image) -> tuple[Image.Image, list[str]]:
     if n_parts > 1:
         doubts.append(f"{n_parts} parts far from each other were taken for one object: show one object.")
     sides = mask[0], mask[-1], mask[:, 0], mask[:, -1]
-    if all(side.any() for side in sides):  # as in a picture that was trimmed to its object, unless it is filled
-        if np.concatenate(sides).mean() > FILLED[hides] and not doubts:
-            doubts.append("the object fills the picture to all borders: probably a ground was taken for a part of it.")
-    elif any(side.mean() > 0.02 for side in sides):
+    rows, columns = mask.any(1), mask.any(0)
+    filled = np.concatenate(sides).mean() > FILLED[hides]
+    if not hides and min(rows.mean(), columns.mean()) > 0.9:  # a picture within a frame
+        filled |= mask.sum() > 0.9 * rows.sum() * columns.sum()
+    if filled and not doubts:
+        doubts.append("the object fills the picture to its borders: probably a ground was taken for a part of it.")
+    elif not all(side.any() for side in sides) and any(side.mean() > 0.02 for side in sides):
         doubts.append("the object is cut by the border of the picture: show all of it.")
     return Image.fromarray(mask.astype(np.uint8) * 255), doubts
 
@@ -65,15 +68,14 @@ def _differs(picture: Image.Image, ground: Image.Image) -> np.ndarray:
     return np.asarray(ImageChops.difference(picture, ground)).max(2) > TOLERANCE
 
 
-def _ring(x: np.ndarray, dy: int = 0, dx: int = 0) -> np.ndarray:
-    """The border (n, ...) of x (h, w, ...) without dy rows and dx columns on each side."""
-    inner = x[dy : len(x) - dy, dx : x.shape[1] - dx]
-    return np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
+def _ring(x: np.ndarray) -> np.ndarray:
+    """The border (n, ...) of x (h, w, ...)."""
+    return np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]])
 
 
-def _border(rgb: np.ndarray, dy: int = 0, dx: int = 0) -> tuple[np.ndarray, float]:
-    """The median colour (3,) of a ring, and the share of the ring that is of this colour."""
-    ring = _ring(rgb, dy, dx)
+def _border(rgb: np.ndarray) -> tuple[np.ndarray, float]:
+    """The median colour (3,) of the border, and the share of the border that is of this colour."""
+    ring = _ring(rgb)
     colour = np.median(ring, axis=0).round()
     return colour, float((abs(ring - colour).max(1) <= TOLERANCE).mean())
 
@@ -83,7 +85,7 @@ def _frame(rgb: np.ndarray) -> tuple[int, int]:
     outer, share = _border(rgb)
     for width in FRAME_WIDTHS if share >= FRAME and min(rgb.shape[:2]) > 16 else ():
         dy, dx = (int(np.ceil(width * n)) for n in rgb.shape[:2])
-        colour, share = _border(rgb, dy, dx)
+        colour, share = _border(rgb[dy:-dy, dx:-dx])
         if share >= FRAME and abs(colour - outer).max() > TOLERANCE:
             return dy, dx
     return 0, 0

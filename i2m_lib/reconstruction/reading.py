@@ -15,20 +15,11 @@ ACCEPTED = "give a path, the bytes of an image file, an open file, a PIL image o
 MAX_PIXELS = 64_000_000  # of a picture; larger ones cost gigabytes
 LARGEST_SIDE = 4096  # pixels; larger pictures are reduced at once
 WORKING_SIZE = 256  # largest side of what is cut out, in pixels
-SIXTEEN_BIT = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2", "I;16N": "=u2"}  # Pillow's modes
 
 
-def read_image(image: ImageLike) -> np.ndarray:
-    """RGBA (s, s, 4) uint8 of the object alone, centred, at most WORKING_SIZE wide; `warnings.warn` tells what is
-    unlikely to be answered well. Raises ValueError as `cut_out` does."""
-    rgba, sentences = cut_out(image)
-    for sentence in sentences:
-        warnings.warn(sentence, stacklevel=2)
-    return rgba
-
-
-def cut_out(image: ImageLike) -> tuple[np.ndarray, tuple[str, ...]]:
-    """What `read_image` returns, and its warnings.
+def read_image(image: ImageLike) -> tuple[np.ndarray, tuple[str, ...]]:
+    """RGBA (s, s, 4) uint8 of the object alone, centred, at most WORKING_SIZE wide, and sentences that tell why it is
+    unlikely to be answered well; they are also issued by `warnings.warn`.
 
     Raises:
         ValueError: the image is missing, broken, too large or of a kind that is not read, or it shows only background.
@@ -36,7 +27,7 @@ def cut_out(image: ImageLike) -> tuple[np.ndarray, tuple[str, ...]]:
     name = str(image) if isinstance(image, str | Path) else "the image"
     rgba = _open(image, name)
     mask, sentences = find_mask(rgba)
-    box = mask.getbbox()
+    box, doubts = mask.getbbox(), tuple(f"{name}: {sentence}" for sentence in sentences)
     if box is None:
         alpha = rgba.getchannel("A").getextrema()[1]
         why = f" (no alpha is above {alpha} of 255)" if 0 < alpha < 128 else ""
@@ -47,7 +38,9 @@ def cut_out(image: ImageLike) -> tuple[np.ndarray, tuple[str, ...]]:
     square = rgba.crop((left, top, left + side, top + side))
     # Premultiplied (RGBa), so that the colours of the background do not bleed into the object.
     small = square.convert("RGBa").resize((min(side, WORKING_SIZE),) * 2, Image.Resampling.LANCZOS)
-    return np.array(small.convert("RGBA")), tuple(f"{name}: {sentence}" for sentence in sentences)
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=3)
+    return np.array(small.convert("RGBA")), doubts
 
 
 def _open(image: ImageLike, name: str) -> Image.Image:
@@ -76,7 +69,7 @@ def _decode(picture: Image.Image) -> Image.Image:
     picture.load()
     picture = ImageOps.exif_transpose(picture)
     key = picture.info.get("transparency")
-    if picture.mode in SIXTEEN_BIT or picture.mode in ("I", "F"):
+    if picture.mode.startswith(("I", "F")):  # among them I;16
         values = np.asarray(picture)
         picture = _from_array(values)
         if isinstance(key, int):

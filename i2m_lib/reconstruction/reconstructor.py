@@ -1,7 +1,6 @@
 """From one image of an object to a mesh: the network, its answers, and their export."""
 
 import re
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.train import categories_of, load_model
 from i2m_lib.paths import project_root
 
-from .reading import ImageLike, cut_out
+from .reading import ImageLike, read_image
 from .search import Search, used_weights
 
 PRETRAINED = project_root() / "results" / "reference" / "pretrained"
@@ -117,11 +116,8 @@ class Reconstructor:
         """One image of one object on a transparent or plain ground: a path, the bytes of a file, an open file, a PIL
         image or an array (h, w) or (h, w, 3 or 4) of 8 or 16 bits or of floats in 0..1. What is unlikely to be
         answered well is in `warnings`, and warned of. Raises ValueError if it cannot be read or shows nothing."""
-        rgba, sentences = cut_out(image)
-        for sentence in sentences:
-            warnings.warn(sentence, stacklevel=2)
-        answer = self.predict(torch.from_numpy(rgba).permute(2, 0, 1)[None])[0]
-        return replace(answer, warnings=sentences)
+        rgba, doubts = read_image(image)
+        return replace(self.predict(torch.from_numpy(rgba).permute(2, 0, 1)[None])[0], warnings=doubts)
 
     def predict(self, rgba: Tensor) -> list[Reconstruction]:
         """The answers to images (b, 4, h, w) uint8 with true masks."""

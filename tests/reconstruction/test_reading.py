@@ -10,7 +10,7 @@ from PIL import Image
 
 from i2m_lib.reconstruction import reading
 from i2m_lib.reconstruction.object_mask import find_mask
-from i2m_lib.reconstruction.reading import WORKING_SIZE, cut_out, read_image
+from i2m_lib.reconstruction.reading import WORKING_SIZE, read_image
 
 SIDE = 96
 
@@ -37,8 +37,8 @@ def on(rgba, ground):
 
 def agree(image, rgba, atol=0):
     """The image is read as the object alone is, without a warning."""
-    found, sentences = cut_out(image)
-    wanted = cut_out(rgba)[0]
+    found, sentences = read_image(image)
+    wanted = read_image(rgba)[0]
     assert sentences == ()
     # Colours under no mask are arbitrary.
     found, wanted = (np.where(x[..., 3:] > 0, x, 0).astype(float) for x in (found, wanted))
@@ -51,10 +51,10 @@ def saved(picture, kind, **options):
     return file.getvalue()
 
 
-def test_the_object_is_cut_out_centred_and_reduced():
+def test_the_object_is_read_image_centred_and_reduced():
     picture = np.full((500, 900, 3), 255, np.uint8)
     picture[100:200, 100:800] = 90
-    rgba = read_image(picture)
+    rgba, _ = read_image(picture)
     assert rgba.shape == (WORKING_SIZE, WORKING_SIZE, 4)
     rows, columns = np.nonzero(rgba[..., 3] > 127)
     assert (rows.min() + rows.max()) / 2 == pytest.approx(WORKING_SIZE / 2, abs=1)
@@ -66,7 +66,7 @@ def test_the_object_is_cut_out_centred_and_reduced():
 def test_white_ground_and_transparency_say_the_same(view):
     white = np.where(view[..., 3:] > 0, view[..., :3], 255).astype(np.uint8)
     view = np.where(view[..., 3:] > 0, view, 0)
-    a, b = read_image(view).astype(float), read_image(white).astype(float)
+    a, b = (read_image(x)[0].astype(float) for x in (view, white))
     assert np.abs(a - b)[..., 3].mean() < 8
 
 
@@ -193,9 +193,11 @@ def test_doubtful_masks_are_warned_of(rgba):
         "the image: 2 parts far from each other": np.concatenate([rgba, rgba], axis=1),
         "the object is cut by the border": on(rgba, 255)[25:],
         "no plain ground was found": np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8),
-        "fills the picture to all borders": np.pad(np.full((60, 60, 4), 255, np.uint8), ((1, 0), (0, 0), (0, 0)))[1:],
+        "fills the picture to its borders": np.full((60, 60, 4), 255, np.uint8),
+        "fills the picture to its": np.pad(np.full((90, 90, 3), 80, np.uint8), ((2, 2), (2, 2), (0, 0))),
     }
-    cases["fills the picture to all borders"][0, 0, 3] = 0
+    cases["fills the picture to its"][:40] *= 2  # within a frame, and of two colours
+    cases["fills the picture to its borders"][0, 0, 3] = 0
     for words, image in cases.items():
         with pytest.warns(UserWarning, match=words) as caught:
             read_image(image)
@@ -229,7 +231,7 @@ def test_pictures_of_extreme_shapes_cost_little(shape):
     picture = np.zeros((*shape, 4), np.uint8)
     picture.reshape(-1, 4)[: picture.size // 8] = 255
     tracemalloc.start()
-    rgba = cut_out(picture)[0]
+    rgba = read_image(picture)[0]
     assert rgba.shape == (WORKING_SIZE, WORKING_SIZE, 4)
     assert tracemalloc.get_traced_memory()[1] < 3e8
     tracemalloc.stop()
@@ -254,7 +256,7 @@ def test_spoiled_files_are_read_or_refused_in_a_sentence(rgba, kind, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = read_image(data)
+            found, _ = read_image(data)
             assert found.dtype == np.uint8
             assert found.shape[2] == 4
             assert (found[..., 3] > 0).any()
