@@ -54,7 +54,7 @@ def read_obj(data: bytes) -> Obj:
     V, colours, UV, vertex, uv, sizes, material = map(np.array, numbers)
     V, colours, UV, vertex, uv = V.reshape(-1, 3), colours.reshape(-1, 3), UV.reshape(-1, 2), vertex - 1, uv - 1
     if not len(sizes):
-        raise MeshError("empty: the file holds no face")
+        raise MeshError(f"empty: the file holds no face{', it is a point cloud' if len(V) else ''}")
     if vertex.min() < 0 or vertex.max() >= len(V):
         raise MeshError(f"unreadable: a face names a vertex that is not among the file's {len(V)}")
     triangles, face = _triangulate(V, vertex, sizes)

@@ -51,7 +51,10 @@ def test_bad_predictions_score_worst_and_bad_truths_are_not_scored(folders):
         assert scores == worst()
         assert re.match("scored worst: .*cannot be read as a mesh", fault)
     trimesh.PointCloud(np.eye(3)).export(gt / "points.ply")
-    for bad, reason in (("bad_truth.obj", "the file holds no face"), ("points.ply", "cannot be scored against")):
+    for bad, reason in (
+        ("bad_truth.obj", "the file holds no face, it is a point cloud"),
+        ("points.ply", "is a point cloud: it has 3 points and no face"),
+    ):
         scores, fault = evaluate(good, gt / bad, PROTOCOL)
         assert scores == {}
         assert re.match(f"not scored: .*{reason}", fault)
@@ -92,6 +95,29 @@ def test_an_obj_is_read_strictly(tmp_path):
         np.testing.assert_array_equal(W[G], V[F])
     with pytest.raises(ValueError, match=r"cannot be read as a mesh: .*line"):
         read_surface(tmp_path / "cut.obj")
+
+
+def test_names_that_never_match_are_an_error_that_shows_one_of_each_side(folders, tmp_path):
+    (tmp_path / "other").mkdir()
+    trimesh.creation.box().export(tmp_path / "other" / "chair-1.obj")
+    with pytest.raises(ValueError, match=r"no prediction has the name of .* holds 'chair-1', .* 'a/good'"):
+        evaluate_folder(tmp_path / "other", folders[1], PROTOCOL, workers=1)
+
+
+def test_hidden_files_are_passed_over(folders):
+    (folders[0] / "a" / "._good.obj").write_bytes(b"\0\5\x16\7")
+    assert "a/._good" not in meshes_in(folders[0])
+
+
+@pytest.mark.parametrize(("scale", "warned"), [(1.0, False), (5.0, False), (1000.0, True), (0.001, True)])
+def test_a_mesh_in_another_unit_is_told(tmp_path, scale, warned):
+    box = trimesh.creation.box((0.5, 0.5, 0.5))
+    box.export(tmp_path / "truth.ply")
+    box.apply_scale(scale).export(tmp_path / "mesh.ply")
+    for pair in (("mesh", "truth"), ("mesh", "mesh")):  # one side, or both in a protocol that takes units as given
+        _, fault = evaluate(*(tmp_path / f"{name}.ply" for name in pair), PROTOCOLS["what3d"])
+        assert bool(fault) == warned
+        assert not warned or "mesh.ply has a bounding box of diagonal" in fault
 
 
 def test_nodes_of_a_scene_stand_where_their_transforms_put_them(tmp_path):
