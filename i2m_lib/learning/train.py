@@ -23,7 +23,7 @@ from .settings import Settings, describe, read_description
 from .targets import Targets, make_targets
 from .trainer import Batch, Callbacks, Schedule, Trainer
 
-VERSION = 1  # Raise it when results change: of augmentation, targets, network, loss or trainer.
+VERSION = 2  # Raise it when results change: of augmentation, targets, network, loss or trainer.
 
 
 def train(
