@@ -29,7 +29,7 @@ from .method import Method, Network, by_model, from_image, located, opened
 from .oracle_methods import fitted_template, nearest_shape, nearest_template, true_shape
 from .recognition import Clusters, Shapes, classifier, mean_shape, random_shape, recognition
 
-VERSION = 1  # Raise it when results change.
+VERSION = 2  # Raise it when results change.
 PUBLISHED = {"learning_ffd": LearningFFDMethod, "image2mesh_paper": PaperMethod}
 # Our method and its rungs: the selected template, deformed, and combined with its neighbours.
 RUNGS = {
@@ -102,12 +102,15 @@ def score_ladder(
     worker processes that also score.
 
     Returns:
-        method, view, metric, value, synset, category, model_id, protocol, split. Surfaces of a method that sees no
-        image have view -1; its silhouettes are compared in the same views as those of the other methods.
+        method, view, metric, value, synset, category, model_id, near_duplicate (of a shape of training or validation),
+        protocol, split. Surfaces of a method that sees no image have view -1; its silhouettes are compared in the same
+        views as those of the other methods.
     """
     models, all_views, parts = dataset.select(split), dataset.views.groupby("model_id"), []
     views = dataset.first_views(models, n_views)
-    views = views.assign(category=views.model_id.map(models.set_index("model_id").category))
+    known = models.set_index("model_id")
+    views = views.assign(category=views.model_id.map(known.category))
+    views["near_duplicate"] = views.model_id.map(known.near_duplicate_of.notna())
     seeing, blind = ([m for m in methods if m.told.startswith("the image") == sees] for sees in (True, False))
     with Parallel(n_jobs=workers) as parallel:
         for chunk in chunks(dataset, views):
@@ -138,7 +141,7 @@ def _score(rows: pd.DataFrame, answers: dict, blind: list[Method], data, views: 
             scores.append((m, view, "silhouette_iou", overlap(*surface, view)))
             scores.append((m, view, "silhouette_iou_held_out", overlap(*surface, held_out(view, len(views)))))
     table = pd.DataFrame(scores, columns=["method", "view", "metric", "value"])
-    return table.assign(synset=rows.synset.iloc[0], category=rows.category.iloc[0], model_id=model_id)
+    return table.assign(**rows[["synset", "category", "model_id", "near_duplicate"]].iloc[0])
 
 
 def once(function: Callable) -> Callable:

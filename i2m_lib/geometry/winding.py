@@ -1,77 +1,26 @@
-"""Inside or outside: the winding number of solids, and the volume that two of them share.
-
-The inside test of every IoU here: a point is inside where the winding number of the surface around it is not zero. For
-a surface that bounds a solid (`as_solid`) it is a whole number, and it is right where parts overlap, which counting
-crossings by odd and even is not. Other surfaces are refused.
-"""
+"""Signed crossings: how often rays from points leave a surface more than they enter it, and so what lies in a solid."""
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from .spans import ranges, spans
-from .surfaces import Surface, bounds_solid, cross_products, edge_keys, merged
-from .voxels import mask_iou
+from .surfaces import cross_products
 
 POINTS_PER_STRIP = 700
 
 
-def volumetric_iou(A: Surface | None, B: Surface | None, n: int, rng: np.random.Generator) -> float:
-    """Intersection over union of the volumes in two solids (`as_solid`), 0..1, by n points uniform in the box around
-    both; NaN where one of them is None. Standard error about sqrt(iou (1 - iou) / points in the union)."""
-    if A is None or B is None:
-        return np.nan
-    corners = np.concatenate([V[F].reshape(-1, 3) for V, F in (A, B)])
-    points = rng.uniform(corners.min(0), corners.max(0), (n, 3))
-    return mask_iou(*(winding(V, F, points) != 0 for V, F in (A, B)))
-
-
-def as_solid(V: np.ndarray, F: np.ndarray) -> Surface | None:
-    """The solid that V (n, 3), F (m, 3) bound, or None if they bound none (`surfaces.bounds_solid`).
-
-    Equal positions are merged if the surface is closed only then, as in STL, flat-shaded GLB and OBJ with seams.
-    Connected parts are turned outwards, as parts that overlap would cancel if they were turned to different sides. A
-    part inside another one keeps its orientation relative to that one, so that a cavity stays empty.
-    """
-    if not bounds_solid(F):
-        V, F = merged(V, F)
-        if not len(F) or not bounds_solid(F):
-            return None
-    a, b = (np.argsort(edge_keys(F)[0]) // 3).reshape(-1, 2).T  # each edge has two faces
-    _, part = connected_components(coo_array((np.ones(len(a)), (a, b)), (len(F), len(F))), directed=False)
-    volume = np.bincount(part, np.linalg.det((V - V.mean(0))[F]))
-    if (volume < 0).any() and (volume > 0).any():
-        # Exchanging two corners, not reversing all three, changes signs in `winding` but no digit.
-        F = np.where(_turned(V, F, part, volume)[part, None], F[:, [0, 2, 1]], F)
-    return V, F
-
-
-def _turned(V: np.ndarray, F: np.ndarray, part: np.ndarray, volume: np.ndarray) -> np.ndarray:
-    """Which parts of signed `volume` (p,) are to be turned: as the smallest part around them, if there is one."""
-    vertices = [V[np.unique(F[part == i])] for i in range(len(volume))]
-    low, high = (np.array([f(X, axis=0) for X in vertices]) for f in (np.min, np.max))
-    order, around, turned = np.argsort(-np.abs(volume)), np.full(len(volume), -1), volume < 0
-    for k, outer in enumerate(order):  # from large to small, so that the smallest part around another comes last
-        if around[outer] >= 0:
-            turned[outer] = turned[around[outer]]
-        rest = order[k + 1 :]
-        rest = rest[((low[rest] >= low[outer]) & (high[rest] <= high[outer])).all(1)]
-        if len(rest):
-            w = winding(V, F[part == outer], np.concatenate([vertices[i] for i in rest]))
-            outside = np.repeat(rest, [len(vertices[i]) for i in rest])[w == 0]
-            around[np.setdiff1d(rest, outside)] = outer
-    return turned
-
-
 def winding(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> np.ndarray:
     """Winding numbers (n,) int of the solid V (k, 3), F (m, 3) around points X (n, 3): 1 inside, if its faces are
-    turned outwards, and 0 outside.
-
-    A ray from each point along one axis counts +1 for each face that it leaves the solid by and -1 for each that it
-    enters by. Points are sorted into thin strips and along them, so that a face meets whole runs of points.
-    """
+    turned outwards, and 0 outside."""
     # Along the axis that the faces are turned to least, a ray meets fewest of them.
-    axis = int(np.abs(cross_products(V, F)).sum(0).argmin())
+    return crossings(V, F, X, int(np.abs(cross_products(V, F)).sum(0).argmin()))[0]
+
+
+def crossings(V: np.ndarray, F: np.ndarray, X: np.ndarray, axis: int) -> np.ndarray:
+    """(2, n) int: of the two rays from each point X (n, 3) up and down an axis, how many more faces of V (k, 3),
+    F (m, 3) it leaves by than it enters by. Both are the winding number if the surface bounds a solid.
+
+    Points are sorted into thin strips and along them, so that a face meets whole runs of points.
+    """
     order = [(axis + 1) % 3, (axis + 2) % 3, axis]
     V, X = V[:, order], X[:, order]
     normals = cross_products(V, F)
@@ -85,7 +34,9 @@ def winding(V: np.ndarray, F: np.ndarray, X: np.ndarray) -> np.ndarray:
     face, point, out = face[hit], point[hit], out[hit]
     offset = np.einsum("mk,mk->m", normals, V[F[:, 0]])
     below = (np.einsum("nk,nk->n", normals[face], X[point]) < offset[face]) == out
-    return np.bincount(point[below], np.where(out[below], 1.0, -1.0), len(X)).astype(np.int64)
+    sign = np.where(out, 1.0, -1.0)
+    up, down = (np.bincount(point[at], sign[at], len(X)) for at in (below, ~below))
+    return np.stack([up, -down]).astype(np.int64)
 
 
 def _left_of_edge(p: np.ndarray, q: np.ndarray, face: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

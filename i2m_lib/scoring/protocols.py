@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from i2m_lib.geometry.nearest import chamfer_l1, chamfer_l2, dist, fscore
-from i2m_lib.geometry.surfaces import Surface, cross_products, sample_surface, used, why_broken
-from i2m_lib.geometry.winding import as_solid, volumetric_iou
+from i2m_lib.geometry.solids import Solid, as_solid, volumetric_iou
+from i2m_lib.geometry.surfaces import cross_products, sample_surface, used, why_broken
 
 from .metrics import OrientedPoints, between, point_to_surface
 from .placement import ALIGNMENTS, SCALES
@@ -27,8 +27,8 @@ WORDS = {
     "chamfer_l1": "distances, not squared; mean of the two directed means; factor {x:g}",
     "chamfer_l2": "squared distances; sum of the two directed means; factor {x:g}",
     "normal": "absolute dot products; mean of the two directed means; 0 to 1",
-    "iou": "volumes, at {n:,} points uniform in the box around both; inside is where the winding number is not 0; "
-    "none where a mesh is no solid; 0 to 1",
+    "iou": "volumes, at {n:,} points uniform in the box around both; inside is where the winding number is not 0 "
+    "or, of a mesh with gaps, where most of six rays leave it; none where other rays change over 3 % of it; 0 to 1",
     "dist": "shares of squared distances above {x:g}; summed; 0 to 2",
 }
 
@@ -92,15 +92,15 @@ class PreparedTarget:
     points: OrientedPoints | None
 
     @cached_property
-    def solid(self) -> Surface | None:
-        """The solid that the scaled ground truth bounds, or None."""
+    def solid(self) -> Solid | None:
+        """The inside of the scaled ground truth, or None."""
         return as_solid(self.factor * self.V, self.F)
 
     def score(self, V: np.ndarray, F: np.ndarray, seed: int) -> dict[str, float]:
         """Metric name -> value for the predicted mesh V (n, 3), F (m, 3) in the protocol's frame.
 
-        Values are as the protocol's card says; iou is NaN where one of the meshes is no solid. A prediction without a
-        surface scores `worst()`.
+        Values are as the protocol's card says; iou is NaN where one of the meshes has no inside (`geometry.solids`). A
+        prediction without a surface scores `worst()`.
         """
         if why_broken(V, F):
             return self.worst()

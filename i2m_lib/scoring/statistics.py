@@ -14,7 +14,7 @@ import pandas as pd
 COLUMNS = ("method", "protocol", "split", "synset", "category", "model_id", "view", "metric", "value")
 LOWER_IS_BETTER = ("chamfer_", "dist")
 HIGHER_IS_BETTER = ("f_", "normal_consistency", "iou", "silhouette_")
-# These have no value where a mesh is no solid; shapes for which any method has none are left out, for all methods.
+# These have no value where a mesh has no inside; shapes for which any method has none are left out, for all methods.
 REFUSABLE = ("iou",)
 PERCENTILES = (2.5, 97.5)
 
@@ -72,6 +72,14 @@ def share_refused(scores: pd.DataFrame, metric: str) -> float:
     """Share of shapes, 0..1, for which some method has no value of the metric."""
     rows = scores[scores["metric"] == metric]
     return float(rows["value"].isna().groupby(rows["model_id"]).any().mean())
+
+
+def without_near_duplicates(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of shapes that are not nearly those of training or validation; all rows if there are no others or the
+    scores do not say."""
+    if "near_duplicate" not in scores or scores["near_duplicate"].all():
+        return scores
+    return scores[~scores["near_duplicate"].astype(bool)]
 
 
 def spread_of_runs(runs: Mapping[str, pd.DataFrame], metric: str) -> pd.DataFrame:
@@ -139,13 +147,19 @@ def summarise(
 
     Columns: metric, method, group, n_shapes; mean, low, high; difference (method - baseline, of the same shapes),
     difference_low, difference_high; win_rate, the share of shapes (averaged as the mean is) where the method is
-    strictly better than the baseline, 0..1.
+    strictly better than the baseline, 0..1; refused, the share of the group's shapes that are left out as some method
+    has no value, 0..1.
 
     Raises:
         ValueError: see `per_shape`; or the baseline has no row of a metric, or a metric's direction is unknown.
     """
     metrics = [m for m in scores["metric"].unique() if m not in REFUSABLE or share_refused(scores, m) != 1]
-    parts = [_summarise_metric(per_shape(scores, m), m, baseline, n_boot, seed) for m in metrics]
+    parts = []
+    for metric in metrics:
+        found = _summarise_metric(per_shape(scores, metric), metric, baseline, n_boot, seed)
+        shapes = scores[scores["metric"] == metric].drop_duplicates(["category", "model_id"])
+        names, _, n_shapes = groups(shapes["category"].to_numpy())
+        parts.append(found.assign(refused=1 - found["n_shapes"] / found["group"].map(pd.Series(n_shapes, names))))
     return pd.concat(parts, ignore_index=True)
 
 

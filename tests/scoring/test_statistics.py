@@ -15,6 +15,7 @@ from i2m_lib.scoring.statistics import (
     share_refused,
     spread_of_runs,
     summarise,
+    without_near_duplicates,
 )
 
 SIZES = {"chair": 30, "table": 12, "lamp": 6}
@@ -253,7 +254,12 @@ def test_what_some_method_was_refused_is_left_out_for_all():
     assert ("chair", chairs[0]) not in table.index
     pd.testing.assert_frame_equal(table, per_shape(scores, "iou").drop(index=("chair", chairs[0])))
     assert share_refused(refused, "iou") == pytest.approx(1 / 48)
-    assert row(summarise(refused, n_boot=10, seed=0), METHODS[0], "chair", "iou")["n_shapes"] == 29
+    summary = summarise(refused, n_boot=10, seed=0)
+    assert row(summary, METHODS[0], "chair", "iou")["n_shapes"] == 29
+    shares = summary[summary.method == METHODS[1]].set_index("group").refused
+    assert shares.to_dict() == pytest.approx(
+        {"chair": 1 / 30, "lamp": 0, "table": 0, "category_mean": 1 / 48, "instance_mean": 1 / 48}
+    )
     nothing = scores.assign(value=np.nan)
     with pytest.raises(ValueError, match="iou was refused for every shape"):
         per_shape(nothing, "iou")
@@ -261,6 +267,18 @@ def test_what_some_method_was_refused_is_left_out_for_all():
     assert set(summarise(both, n_boot=10, seed=0).metric) == {"chamfer_l1"}
     with pytest.raises(ValueError, match="are not finite"):
         per_shape(refused.assign(metric="f_1"), "f_1")
+
+
+def test_near_duplicates_are_left_out_where_scores_tell_them():
+    scores = example()
+    assert without_near_duplicates(scores) is scores
+    easy = scores.model_id.isin(["chair0", "chair1", "lamp2"])
+    told = scores.assign(near_duplicate=easy, value=scores.value.mask(easy, 0.0))
+    kept = summarise(without_near_duplicates(told), n_boot=10, seed=0)
+    pd.testing.assert_frame_equal(kept, summarise(scores[~easy], n_boot=10, seed=0))
+    assert row(kept, "image2mesh", "category_mean")["n_shapes"] == 45
+    every = scores.assign(near_duplicate=True)
+    assert without_near_duplicates(every) is every
 
 
 def test_runs_spread_as_their_means_do():
