@@ -14,7 +14,14 @@ import pandas as pd
 
 from i2m_lib.files import whole
 from i2m_lib.paths import project_root
-from i2m_lib.scoring.statistics import gap_closed, spread_of_runs
+from i2m_lib.scoring.statistics import (
+    category_mean,
+    gap_closed,
+    per_shape,
+    spread_of_runs,
+    summarise,
+    without_near_duplicates,
+)
 
 from .provenance import read_provenance
 
@@ -26,7 +33,7 @@ TOLD = {  # all methods in the order of tables, by what each is told of an objec
     "the true shape": ["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
 }
 LADDER = {method: told for told, methods in TOLD.items() for method in methods}
-HEADER = f"method|told|Chamfer-L1 ×100|difference to {BASELINE}|F@1 %|normal consistency|win rate".split("|")
+HEADER = f"method|told|Chamfer-L1 ×100|instance mean|difference to {BASELINE}|F@1 %|normal consistency|IoU|win rate"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -37,34 +44,96 @@ def in_order(methods: Iterable[str]) -> list[str]:
 
 
 def results_table(summary: pd.DataFrame) -> str:
-    """A markdown table of the category means in `summary` (see `statistics.summarise`): a row for each method. The
-    difference is in Chamfer-L1; the win rate is the share of shapes whose Chamfer-L1 is below the baseline's. Raises
-    ValueError if `summary` has no category mean of Chamfer-L1."""
+    """A markdown table of the category means in `summary` (see `statistics.summarise`): a row for each method. Beside
+    that of Chamfer-L1 stands its mean of all shapes; the difference is in Chamfer-L1; the win rate is the share of
+    shapes whose Chamfer-L1 is below the baseline's. Raises ValueError if `summary` has no category mean of
+    Chamfer-L1."""
     rows = summary[summary["group"] == "category_mean"].set_index(["metric", "method"])
     if "chamfer_l1" not in rows.index.get_level_values("metric"):
         raise ValueError("The summary has no category_mean of chamfer_l1: run 04_evaluation.")
-    chamfer = rows.loc["chamfer_l1"]
-    lines = [HEADER, ["---", "---", *["---:"] * 5]]
-    lines += [_row(method, chamfer.loc[method], rows["mean"]) for method in in_order(chamfer.index)]
+    chamfer, by_shape = rows.loc["chamfer_l1"], _chamfer(summary, "instance_mean")["mean"]
+    lines = [HEADER.split("|"), ["---", "---", *["---:"] * 7]]
+    for method in in_order(chamfer.index):
+        lines.append(_row(method, chamfer.loc[method], by_shape.get(method), rows["mean"]))
+    return _markdown(lines)
+
+
+def category_table(summary: pd.DataFrame) -> str:
+    """A markdown table of Chamfer-L1 ×100 in each category: shapes, our method, the baseline and the difference."""
+    lines = [["category", "shapes", OURS, BASELINE, "difference"], ["---", *["---:"] * 4]]
+    for category in sorted(summary.loc[~summary["group"].str.endswith("_mean"), "group"].unique()):
+        rows = _chamfer(summary, category)
+        ours, base = rows.loc[OURS], rows.loc[BASELINE]
+        cells = (_interval("{:.2f} [{:.2f}, {:.2f}]", row) for row in (ours, base))
+        change = _interval("{:+.2f} [{:+.2f}, {:+.2f}]", ours, "difference")
+        lines.append([category, str(int(ours["n_shapes"])), *cells, change])
+    return _markdown(lines)
+
+
+def _chamfer(summary: pd.DataFrame, group: str) -> pd.DataFrame:
+    return summary[(summary["metric"] == "chamfer_l1") & (summary["group"] == group)].set_index("method")
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _row(method: str, chamfer: pd.Series, means: pd.Series) -> list[str]:
+def _row(method: str, chamfer: pd.Series, by_shape: float | None, means: pd.Series) -> list[str]:
     cells = [
         *(method, LADDER.get(method, "–").replace("the ", "")),
-        _text("{:.2f} [{:.2f}, {:.2f}]", *100 * chamfer[["mean", "low", "high"]]),
-        _text("{:+.2f} [{:+.2f}, {:+.2f}]", *100 * chamfer[["difference", "difference_low", "difference_high"]]),
+        _interval("{:.2f} [{:.2f}, {:.2f}]", chamfer),
+        _text("{:.2f}", by_shape and 100 * by_shape),
+        _interval("{:+.2f} [{:+.2f}, {:+.2f}]", chamfer, "difference"),
         _text("{:.1f}", means.get(("f_1", method))),
         _text("{:.3f}", means.get(("normal_consistency", method))),
+        _text("{:.3f}", means.get(("iou", method))),
         _text("{:.0f} %", 100 * chamfer["win_rate"]),
     ]
     if method == BASELINE:
-        cells[3] = cells[-1] = "–"
+        cells[4] = cells[-1] = "–"
     return [f"**{cell}**" for cell in cells] if method == OURS else cells
+
+
+def _interval(form: str, row: pd.Series, of: str = "") -> str:
+    names = [f"{of}_low", f"{of}_high"] if of else ["low", "high"]
+    return _text(form, *100 * row[[of or "mean", *names]])
 
 
 def _text(form: str, *values: float | None) -> str:
     return "–" if any(map(pd.isna, values)) else form.format(*values).replace("-", "−")
+
+
+def iou_line(summary: pd.DataFrame) -> str:
+    """A sentence on the shapes that IoU leaves out, or nothing where there is no IoU."""
+    n = summary[summary["group"] == "category_mean"].groupby("metric")["n_shapes"].first()
+    if "iou" not in n:
+        return ""
+    refused = f"{1 - n['iou'] / n['chamfer_l1']:.0%} are refused, as some answer or the shape itself has no inside"
+    return f"IoU is of {n['iou']} of {n['chamfer_l1']} shapes: {refused}."
+
+
+def combination_line(scores: pd.DataFrame) -> str:
+    """A sentence on what the predicted linear combination adds to the deformed template, with a paired interval."""
+    both = scores[scores["method"].isin(["template_ffd", OURS]) & (scores["metric"] == "chamfer_l1")]
+    if both["method"].nunique() < 2:
+        return ""
+    row = _chamfer(summarise(both, baseline="template_ffd", seed=0), "category_mean").loc[OURS]
+    share = row["difference"] / (row["mean"] - row["difference"])
+    change = _interval("{:+.3f} [{:+.3f}, {:+.3f}]", row, "difference") + _text(" ({:+.1%})", share)
+    return f"The linear combination changes Chamfer-L1 ×100 by {change}."
+
+
+def near_duplicates_line(scores: pd.DataFrame) -> str:
+    """A sentence with both numbers, without and with near-duplicates of training or validation shapes, if there are
+    any."""
+    kept, by = without_near_duplicates(scores), ["category", "model_id"]
+    n_out = len(scores.drop_duplicates(by)) - len(kept.drop_duplicates(by))
+    if not n_out:
+        return ""
+    tables = [per_shape(part, "chamfer_l1")[[OURS, BASELINE]] for part in (kept, scores)]
+    (ours, base), (ours_all, base_all) = (100 * category_mean(t, t.index.get_level_values("category")) for t in tables)
+    what = f"{n_out} test shapes that are nearly shapes of training or validation are left out: with them, {OURS}"
+    return f"{what} scores {ours_all:.2f}, not {ours:.2f}, and {BASELINE} {base_all:.2f}, not {base:.2f}."
 
 
 def commits_of(provenance: dict) -> str:
@@ -89,7 +158,8 @@ def expected_readme(root: Path) -> str:
     reference = root / "results" / "reference"
     longer = "The model that `Reconstructor.load()` gives trained longer, on more views, and is judged in more:"
     pretrained = _shown(reference / "pretrained", TOLD["the image"])
-    parts = [_shown(reference) + _seeds_line(reference), longer, pretrained]
+    by_category = category_table(pd.read_parquet(reference / "summary.parquet"))
+    parts = [_shown(reference) + _seeds_line(reference), by_category, longer, pretrained]
     results = "\n".join([BEGIN, "\n\n".join(parts), END])
     readme = (root / "README.md").read_text(encoding="utf-8")
     text, n = re.subn(f"(?s){BEGIN}.*{END}", lambda _: results, readme)
@@ -100,10 +170,11 @@ def expected_readme(root: Path) -> str:
 
 def _seeds_line(reference: Path) -> str:
     """A sentence on the runs beside the reference that differ in their seed only, if there are any."""
-    others = {path.parent.name: pd.read_parquet(path) for path in sorted(reference.glob("seed*/scores.parquet"))}
+    others = {path.parent.name: path for path in sorted(reference.glob("seed*/scores.parquet"))}
     if not others:
         return ""
-    runs = {"reference": pd.read_parquet(reference / "scores.parquet")} | others
+    paths = {"reference": reference / "scores.parquet"} | others
+    runs = {name: without_near_duplicates(pd.read_parquet(path)) for name, path in paths.items()}
     means = 100 * spread_of_runs(runs, "chamfer_l1").loc[[OURS, BASELINE], list(runs)]
     first, *rest = (f"{ours:.2f} against {theirs:.2f}" for ours, theirs in zip(*means.to_numpy(), strict=True))
     return f" {OURS} scores {first} by {BASELINE}; with other seeds, {', '.join(rest)}."
@@ -112,10 +183,12 @@ def _seeds_line(reference: Path) -> str:
 def _shown(run: Path, methods: Collection[str] = ()) -> str:
     """The table of a run, or of some of its methods, and what else there is to say of it."""
     summary, scores = (pd.read_parquet(run / f"{name}.parquet") for name in ("summary", "scores"))
-    closed, low, high = gap_closed(scores, method=OURS, seed=0)
+    kept = without_near_duplicates(scores)
+    closed, low, high = gap_closed(kept, method=OURS, seed=0)
     gap = f"{OURS} closes {closed:.0%} [{low:.0%}, {high:.0%}] of the gap from {BASELINE} to oracle_ffd."
     table = results_table(summary[summary["method"].isin(methods)] if methods else summary)
-    return f"{table}\n\n{run_line(read_provenance(run))} {gap}"
+    lines = run_line(read_provenance(run)), gap, combination_line(kept), iou_line(summary), near_duplicates_line(scores)
+    return f"{table}\n\n{' '.join(filter(None, lines))}"
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:

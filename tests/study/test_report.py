@@ -23,13 +23,14 @@ def summary() -> pd.DataFrame:
     methods = ["mine", "floor", "image2mesh", "image_retrieval"]
     row = {"group": "category_mean", "n_shapes": 9, "win_rate": 0.75}
     row |= {"difference": -0.004, "difference_low": -0.005, "difference_high": 0.001}
-    means = {"chamfer_l1": 0.02, "f_1": 31.26, "normal_consistency": 0.8126}
+    means = {"chamfer_l1": 0.02, "f_1": 31.26, "normal_consistency": 0.8126, "iou": 0.5}
     table = pd.DataFrame(
         {"metric": metric, "method": method, "mean": mean, "low": 0.9 * mean, "high": 1.1 * mean}
         for metric, mean in means.items()
         for method in methods
     ).assign(**row)
-    return pd.concat([table, table.assign(group="chair", mean=7.0)], ignore_index=True)
+    others = [table.assign(group=g, mean=m) for g, m in {"chair": 7.0, "instance_mean": 0.03}.items()]
+    return pd.concat([table, *others], ignore_index=True)
 
 
 @pytest.fixture
@@ -69,14 +70,50 @@ def test_the_table_follows_the_ladder(summary):
 
 def test_the_table_shows_category_means(summary):
     retrieval, _, floor, mine = report.results_table(summary).splitlines()[2:6]
-    assert retrieval == "| image_retrieval | image | 2.00 [1.80, 2.20] | – | 31.3 | 0.813 | – |"
-    assert floor == "| floor | true shape | 2.00 [1.80, 2.20] | −0.40 [−0.50, +0.10] | 31.3 | 0.813 | 75 % |"
+    assert retrieval == "| image_retrieval | image | 2.00 [1.80, 2.20] | 3.00 | – | 31.3 | 0.813 | 0.500 | – |"
+    change = "−0.40 [−0.50, +0.10]"
+    assert floor == f"| floor | true shape | 2.00 [1.80, 2.20] | 3.00 | {change} | 31.3 | 0.813 | 0.500 | 75 % |"
     assert mine.startswith("| mine | – | 2.00")
 
 
 def test_what_was_not_measured_is_a_dash(summary):
-    summary = summary[summary.metric == "chamfer_l1"].assign(win_rate=np.nan)
-    assert report.results_table(summary).splitlines()[4].endswith("| – | – | – |")
+    summary = summary[(summary.metric == "chamfer_l1") & (summary.group == "category_mean")].assign(win_rate=np.nan)
+    assert report.results_table(summary).splitlines()[4].endswith("2.20] | – | −0.40 [−0.50, +0.10] | – | – | – | – |")
+    assert report.iou_line(summary) == ""
+
+
+def test_categories_stand_beside_one_another(summary):
+    table = report.category_table(summary).splitlines()
+    assert table[0] == "| category | shapes | image2mesh | image_retrieval | difference |"
+    change = "−0.40 [−0.50, +0.10]"
+    assert table[2:] == [f"| chair | 9 | 700.00 [1.80, 2.20] | 700.00 [1.80, 2.20] | {change} |"]
+
+
+def test_the_shapes_that_iou_leaves_out_are_told(summary):
+    fewer = summary.assign(n_shapes=summary.n_shapes.where(summary.metric != "iou", 6))
+    assert report.iou_line(fewer).startswith("IoU is of 6 of 9 shapes: 33% are refused")
+
+
+def scored(**values: list[float]) -> pd.DataFrame:
+    """Chamfer-L1 of shapes of one category, a list a method."""
+    rows = [(m, str(i), x, i == 0) for m, column in values.items() for i, x in enumerate(column)]
+    table = pd.DataFrame(rows, columns=["method", "model_id", "value", "near_duplicate"])
+    return table.assign(metric="chamfer_l1", protocol="canonical", split="test", synset="1", category="chair", view=0)
+
+
+def test_what_the_combination_adds_is_the_paired_difference():
+    scores = scored(template_ffd=[0.02, 0.04], image2mesh=[0.019, 0.039])
+    line = "The linear combination changes Chamfer-L1 ×100 by −0.100 [−0.100, −0.100] (−3.3%)."
+    assert report.combination_line(scores) == line
+    assert report.combination_line(scores[scores.method == "image2mesh"]) == ""
+
+
+def test_near_duplicates_are_told_with_both_numbers():
+    scores = scored(image2mesh=[0.01, 0.03, 0.05], image_retrieval=[0.0, 0.06, 0.06])
+    line = report.near_duplicates_line(scores)
+    assert line.startswith("1 test shapes that are nearly shapes of training or validation are left out")
+    assert line.endswith("image2mesh scores 3.00, not 4.00, and image_retrieval 4.00, not 6.00.")
+    assert report.near_duplicates_line(scores.drop(columns="near_duplicate")) == ""
 
 
 def test_a_summary_without_category_means_is_refused(summary):
