@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from i2m_lib.geometry.ffd import FREE, MIRROR, Lattice, bernstein, displace, kernel_basis, symmetric_basis
+from i2m_lib.geometry.ffd import (
+    FREE,
+    MIRROR,
+    Lattice,
+    bending_energy,
+    bernstein,
+    displace,
+    kernel_basis,
+    symmetric_basis,
+)
 
 
 @pytest.fixture
@@ -119,7 +128,21 @@ def test_deformed_points_have_exact_gradients(V):
     assert torch.autograd.gradcheck(lambda X, P: lattice.basis(X) @ P, (X, P))
     corner = lattice.origin[None].clone().requires_grad_()
     lattice.basis(corner).square().sum().backward()
-    assert corner.grad.isfinite().all()
+    # There one weight is 1 and the others 0; its slope along each axis is -3, so that of its square is -6.
+    torch.testing.assert_close(corner.grad[0], -6 / lattice.extent)
+
+
+def test_only_bending_costs_energy():
+    """Affine maps are free; where a plane of control points moves by h, the second differences of (0, h, 0, 0) across
+    it are -2h and h."""
+    R, grid = bending_energy(), Lattice(np.zeros(3), np.array([3.0, 3.0, 3.0])).points[FREE]
+    assert (np.linalg.eigvalsh(R) > -1e-12).all()
+    for d in (grid[:, 1:2] + 0 * grid, grid[:, 2:3] - 1.5 * np.ones((1, 3)), np.ones((32, 3))):
+        free = d * [0, 1, 1]  # symmetry lets nothing shift along x
+        assert sum(free[:, a] @ R[a] @ free[:, a] for a in range(3)) == pytest.approx(0, abs=1e-12)
+    bent = np.where(grid[:, 1:2] == 1, 0.5, 0.0) * [0, 0, 1]
+    # Of 64 numbers, 16 rows along y have (1, -2) x 0.5; mixed differences along x and z vanish.
+    assert bent[:, 2] @ R[2] @ bent[:, 2] == pytest.approx(16 * (0.5**2 + 1.0**2) / 64)
 
 
 def test_single_precision_stays_single(V):

@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from i2m_lib.geometry.cameras import Camera
-from i2m_lib.geometry.silhouettes import aligned, fit_camera, held_out, silhouette, silhouette_iou
+from i2m_lib.geometry.silhouettes import aligned, fit_camera, held_out, reduced, silhouette, silhouette_iou
 
 CAMERA = Camera(azimuth=200.0, elevation=20.0, distance=2.0, focal=1.4)
 SIZE = 64
@@ -34,6 +34,13 @@ def test_a_shifted_square_loses_what_paper_says():
         iou = silhouette_iou(V + np.array([s, 0, 0]), F, front, mask)
         assert iou == pytest.approx((1 - s) / (1 + s), abs=0.01)
     assert silhouette_iou(0.5 * V, F, front, mask) == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_mask_is_reduced_to_its_nearest_places():
+    mask = np.arange(36).reshape(6, 6) % 5 == 0
+    np.testing.assert_array_equal(reduced(mask, 3), mask[1::2, 1::2])
+    assert reduced(mask, 6) is mask
+    assert reduced(mask, 9) is mask
 
 
 def test_what_cannot_be_seen_scores_nothing():

@@ -109,6 +109,15 @@ def test_hidden_files_are_passed_over(folders):
     assert "a/._good" not in meshes_in(folders[0])
 
 
+def test_a_vertex_that_no_face_names_is_no_part_of_a_mesh(tmp_path):
+    box = trimesh.creation.box((1, 2, 1))
+    box.export(tmp_path / "good.obj")
+    (tmp_path / "spare.obj").write_text((tmp_path / "good.obj").read_text() + "\nv nan nan nan\n")
+    expected = evaluate(tmp_path / "good.obj", tmp_path / "good.obj", PROTOCOL)
+    assert evaluate(tmp_path / "spare.obj", tmp_path / "good.obj", PROTOCOL) == expected
+    assert evaluate(tmp_path / "good.obj", tmp_path / "spare.obj", PROTOCOL) == expected
+
+
 @pytest.mark.parametrize(("scale", "warned"), [(1.0, False), (5.0, False), (1000.0, True), (0.001, True)])
 def test_a_mesh_in_another_unit_is_told(tmp_path, scale, warned):
     box = trimesh.creation.box((0.5, 0.5, 0.5))
@@ -165,3 +174,9 @@ def test_the_command_writes_scores_and_lists_faults(folders, tmp_path, capsys):
     assert "unit ball" in captured.out
     assert main(["--pred", "nowhere", "--gt", gt, "-o", str(out)]) == 1
     assert "nowhere is no folder" in capsys.readouterr().err
+    other, nothing = tmp_path / "other", tmp_path / "nothing.parquet"
+    trimesh.creation.box().export(Path(gt) / "a" / "box.obj")
+    (Path(gt) / "a").rename(other)
+    assert main(["--pred", str(other), "--gt", gt, "-o", str(nothing)]) == 1
+    assert "no prediction has the name of a ground truth" in capsys.readouterr().err
+    assert not nothing.exists()
