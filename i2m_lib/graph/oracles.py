@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy.optimize import nnls
 
 from i2m_lib.dataset.dataset import Dataset, Mesh
 from i2m_lib.geometry.ffd import displace
@@ -14,7 +15,7 @@ from i2m_lib.geometry.source_mesh import N_SAMPLES, Source
 from i2m_lib.geometry.surfaces import sample_surface
 
 from .correspondence import prepare, source_of
-from .fits import fit_shapes
+from .fits import Fits, fit_shapes
 from .linear_combination import fit_together
 from .template_choice import choose_templates
 from .template_graph import Template, TemplateGraph
@@ -94,6 +95,56 @@ def _ladder(templates: list[Template], mesh: Mesh, seed: int, n_samples: int) ->
     rng = np.random.default_rng(seed)
     target = Target.of(sample_surface(mesh.V, mesh.F, n_samples, rng)[0])
     return {name: chamfer(sample_surface(V, F, n_samples, rng)[0], target) for name, (V, F) in surfaces.items()}
+
+
+def residuals_explained(
+    dataset: Dataset, graph: TemplateGraph, fits: dict[str, Fits], *, split: str, seed: int, workers: int = -1
+) -> pd.DataFrame:
+    """How much of what the lattice leaves to each shape of a split a linear combination could express at best.
+
+    Of each shape the template that fits it best, in `fits`, is fitted further by a free residual. Columns: synset,
+    model_id; left, its length (RMS over the surface, canonical units); and the share of its squared length, 0..1, that
+    residuals of other templates express: `neighbours` and `all` of the category, with weights a >= 0 or of any sign.
+    """
+    jobs = []
+    for synset in graph.synsets:
+        one, templates = fits[synset], graph.of(synset)
+        shapes, ids = dataset.select(split, synset).model_id.tolist(), [t.model_id for t in templates]
+        row = {m: i for i, m in enumerate(one.model_ids.tolist())}
+        best = {m: int(one.cost[row[m]].argmin()) for m in shapes}
+        for k in sorted(set(best.values())):
+            of_k = [m for m in shapes if best[m] == k]
+            goals = {m: (dataset.mesh(m).S[:N_SAMPLES], one.d[row[m], k].astype(float)) for m in of_k + ids}
+            jobs.append((templates, k, goals, seed))
+    parts = Parallel(n_jobs=workers)(delayed(_explained)(*job) for job in jobs)
+    return pd.DataFrame([row for part in parts for row in part])
+
+
+def _explained(templates: list[Template], k: int, goals: dict[str, tuple], seed: int) -> list[dict]:
+    """Rows of `residuals_explained` for the shapes among goals {model_id: (samples, lattice)} that are no templates."""
+    source, template = source_of(templates[k], seed), templates[k]
+    fields = {m: displace(source.KS, fit_residual(source, d, Target.of(S))) for m, (S, d) in goals.items()}
+    others = {t.model_id: fields.pop(t.model_id) for t in templates}
+    groups = {"neighbours": template.neighbours, "all": [m for m in others if m != template.model_id]}
+    rows = []
+    for model_id, wanted in fields.items():
+        row = {"synset": template.synset, "model_id": model_id, "left": np.sqrt((wanted**2).sum(1).mean())}
+        for name, ids in groups.items():
+            columns = np.array([others[m].ravel() for m in ids]).reshape(len(ids), -1).T
+            row |= {
+                name: explained(columns, wanted.ravel()),
+                f"{name}, any sign": explained(columns, wanted.ravel(), True),
+            }
+        rows.append(row)
+    return rows
+
+
+def explained(columns: np.ndarray, wanted: np.ndarray, signed: bool = False) -> float:
+    """Share of |wanted|^2 (n,) that the best combination of columns (n, k) expresses, 0..1; weights >= 0, or signed."""
+    if not columns.shape[1] or not wanted.any():
+        return 0.0
+    a = np.linalg.lstsq(columns, wanted)[0] if signed else nnls(columns, wanted)[0]
+    return float(1 - ((columns @ a - wanted) ** 2).sum() / (wanted**2).sum())
 
 
 def worst_represented(

@@ -3,7 +3,15 @@ import numpy as np
 from i2m_lib.geometry.nearest import Target, chamfer
 from i2m_lib.geometry.surfaces import sample_surface
 from i2m_lib.graph.correspondence import prepare
-from i2m_lib.graph.oracles import ceiling, oracle_fit, oracle_template, representation_ladder, worst_represented
+from i2m_lib.graph.oracles import (
+    ceiling,
+    explained,
+    oracle_fit,
+    oracle_template,
+    representation_ladder,
+    residuals_explained,
+    worst_represented,
+)
 
 
 def test_the_nearest_template_is_the_one_of_least_distance(dataset, built):
@@ -51,3 +59,23 @@ def test_more_templates_never_represent_less(dataset):
     means = table.groupby(["choice", "n_templates"]).value.mean().unstack()
     assert (means[2] <= means[1]).all()
     assert means[2].nunique() == 1  # with all of them it does not matter how they were chosen
+
+
+def test_what_a_combination_explains_is_its_projection():
+    a, b, c = np.eye(5)[:, :3].T
+    columns, wanted = np.stack([a, b], 1), 2 * a - b + 2 * c
+    assert np.isclose(explained(columns, wanted), 4 / 9)  # of a alone, as b would need a negative weight
+    assert np.isclose(explained(columns, wanted, signed=True), 5 / 9)
+    assert np.isclose(explained(np.stack([a, b, c], 1), wanted, signed=True), 1)
+    assert explained(columns[:, :0], wanted) == explained(columns, 0 * wanted) == 0
+
+
+def test_more_templates_and_freer_weights_explain_more_of_a_residual(dataset, built):
+    graph, fits = built
+    table = residuals_explained(dataset, graph, fits, split="val", seed=0, workers=1)
+    assert set(table.model_id) == set(dataset.select("val").model_id)
+    assert (table.left > 0).all()
+    assert (table["neighbours"] <= table["all"] + 1e-9).all()
+    for name in ("neighbours", "all"):
+        assert (table[name] <= table[f"{name}, any sign"] + 1e-9).all()
+    assert table["all, any sign"].between(0, 1).all()
