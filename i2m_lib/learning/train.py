@@ -63,7 +63,8 @@ def fit(
         return loss(out, batch, trainer.progress)
 
     folder, n_views = Path(folder), len(views["train"])
-    schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed)
+    shares = {"encoder.trunk.": settings.trunk_lr}
+    schedule = Schedule(settings.epochs, settings.lr, patience=settings.patience, seed=settings.seed, shares=shares)
     trainer = Trainer(model, step, batches, schedule, folder / "training", key, callbacks, n_views)
     history = trainer.run()
     if share().rank == 0:

@@ -8,8 +8,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ Callbacks = Iterable[Callable[["Trainer"], None]]
 @dataclass(frozen=True)
 class Schedule:
     """`lr`, the highest learning rate, has a linear warm-up over the share `warmup` of all steps and a cosine decay to
-    zero; `clip`: highest norm of gradients; `patience`: epochs without a better validation loss before training stops,
-    0 for never."""
+    zero; `shares`: of parameters whose names begin so, their share of it; `clip`: highest norm of gradients;
+    `patience`: epochs without a better validation loss before training stops, 0 for never."""
 
     epochs: int
     lr: float
@@ -43,6 +43,7 @@ class Schedule:
     clip: float = 1.0
     patience: int = 0
     seed: int = 0
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def factor(self, progress: float) -> float:
         """Learning rate divided by `lr` at `progress` in [0, 1] of the run."""
@@ -100,9 +101,12 @@ class Trainer:
         self.model, self.step, self.batches, self.schedule, self.key = model, step, batches, schedule, key
         self.folder, self.callbacks = Path(folder), list(callbacks)
         self.n_views, self.save_seconds = n_views, save_seconds
-        decayed, plain = ([p for p in model.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False))
-        groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.lr)
+        groups: dict[tuple, list] = {}  # by weight decay, which vectors do not have, and share of the learning rate
+        for name, p in model.named_parameters():
+            share_of_lr = next((x for prefix, x in schedule.shares.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault((schedule.weight_decay * (p.ndim > 1), share_of_lr), []).append(p)
+        options = [{"params": ps, "weight_decay": decay, "share": s} for (decay, s), ps in groups.items()]
+        self.optimizer = torch.optim.AdamW(options, lr=schedule.lr)
         self.history: list[dict] = []
         self.position, self.n_steps, self.sums, self.seconds = 0, 1, {}, 0.0  # within the epoch
         self.best = {"epoch": 0, "loss": math.inf}
@@ -177,7 +181,7 @@ class Trainer:
     def update(self, loss: Tensor) -> None:
         """One optimiser step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr * self.schedule.factor(self.progress)
+            group["lr"] = group["share"] * self.schedule.lr * self.schedule.factor(self.progress)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip)

