@@ -85,7 +85,7 @@ def main() -> None:
         model = new_model(settings, targets).to(device, memory_format=torch.channels_last).train()
 
         def step(network: Image2Mesh, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            with autocast(device):
+            with autocast(device, model):
                 out = network(batch["image"].contiguous(memory_format=torch.channels_last))
             return image2mesh_loss(out, batch, targets)
 

@@ -42,6 +42,9 @@ def trunk(backbone: str, node: str = "", weights: str | None = None) -> nn.Modul
     if hasattr(model, "blocks"):  # EfficientNets and MobileNets would compute the blocks after the map, too
         number = nodes[at].removeprefix("blocks.")
         model.blocks = model.blocks[: int(number) + 1 if number.isdigit() else 0]
+    if not weights:  # timm starts the last norm of each residual block at 0, which made short trainings a tenth worse
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            nn.init.ones_(norm.weight)
     if weights and not fetched:
         known = classifier(backbone).state_dict()
         model.load_state_dict({name: known[name] for name in model.state_dict()})
@@ -67,9 +70,20 @@ def classifier(backbone: str) -> nn.Module:
     return model.eval()
 
 
+def first_modules(trunk: nn.Module, last: str) -> list[nn.Module]:
+    """The modules with parameters of their own, in order, up to the last inside the one called `last`."""
+    names = [name for name, module in trunk.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    inside = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{last}.")]
+    if not inside:
+        raise ValueError(
+            f"the trunk has no module {last!r}: freeze up to one of {', '.join(dict(trunk.named_modules()))}."
+        )
+    return [trunk.get_submodule(name) for name in names[: inside[-1] + 1]]
+
+
 class Encoder(nn.Module):
     """A timm model up to `node`; its map is pooled to 4 x 4 cells, since pose and proportions depend on
-    positions. Images (b, 3, h, w) in [0, 1] -> code z (b, n_code)."""
+    positions. Images (b, 3, h, w) in [0, 1] -> code z (b, n_code). The trunk's modules up to `frozen` do not learn."""
 
     def __init__(self, settings: Settings):
         super().__init__()
@@ -81,6 +95,16 @@ class Encoder(nn.Module):
         (channels,) = self.trunk.feature_info.channels()
         reduced = (nn.Conv2d(channels, 64, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(4))
         self.head = nn.Sequential(*reduced, nn.Flatten(), nn.Linear(64 * 16, n_code), nn.LayerNorm(n_code))
+        self.frozen = first_modules(self.trunk, settings.frozen) if settings.frozen else []
+        for parameter in (p for module in self.frozen for p in module.parameters()):
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Frozen modules stay in evaluation mode, in which batch norms keep their statistics."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.trunk((image - self.mean) / self.std)[0])

@@ -12,10 +12,11 @@ from .losses import IMPORTANCE, TERMS
 
 @dataclass(frozen=True)
 class Settings:
-    """backbone, node, weights: of the encoder's trunk (`networks.trunk`), whose learning rate is trunk_lr times lr;
-    size: side of its input in pixels; n_code, n_axes: lengths of z and y; temperature: of the soft template labels, in
-    canonical units; stretch: of heights in augmentation (`images.augment`); batch_size: of all processes together;
-    patience: of early stopping, in epochs, 0 for none; without: terms of the loss that are left out."""
+    """backbone, node, weights: of the encoder's trunk (`networks.trunk`), whose learning rate is trunk_lr times lr; its
+    modules up to `frozen` do not learn; size: side of its input in pixels; n_code, n_axes: lengths of z and y;
+    temperature: of the soft template labels, in canonical units; stretch: of heights in augmentation
+    (`images.augment`); batch_size: of all processes together; patience: of early stopping, in epochs, 0 for none;
+    without: terms of the loss that are left out."""
 
     epochs: int
     batch_size: int
@@ -24,6 +25,7 @@ class Settings:
     node: str = ""
     weights: str | None = None
     trunk_lr: float = 1.0
+    frozen: str = ""
     size: int = 96
     n_code: int = 256
     n_axes: int = 24

@@ -23,7 +23,7 @@ from .settings import Settings, describe, read_description
 from .targets import Targets, make_targets
 from .trainer import Batch, Callbacks, Schedule, Trainer
 
-VERSION = 2  # Raise it when results change: of augmentation, targets, network, loss or trainer.
+VERSION = 3  # Raise it when results change: of augmentation, targets, network, loss or trainer.
 
 
 def train(
@@ -58,7 +58,7 @@ def fit(
         return Batches(views[split], settings, device, epoch if split == "train" else None)
 
     def step(network: nn.Module, batch: Batch) -> Batch:
-        with autocast(device):
+        with autocast(device, model):
             out = network(batch["image"].contiguous(memory_format=torch.channels_last))
         return loss(out, batch, trainer.progress)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,20 @@ def test_a_trunk_has_the_weights_of_its_classifier():
     known, found = (f.state_dict() for f in (classifier("tf_efficientnet_lite0"), trunk(*NODE, "imagenet")))
     assert len(found) == 198  # without the two last of seven blocks
     assert all(torch.equal(x, known[name]) for name, x in found.items())
+
+
+def test_frozen_modules_do_not_learn():
+    settings = replace(SETTINGS, backbone=NODE[0], node=NODE[1], frozen="blocks.1", size=32)
+    model = Image2Mesh(settings, n_templates=2, n_edges=1).train()
+    before = {name: x.clone() for name, x in model.encoder.trunk.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    sum(x.square().mean() for x in model(torch.rand(2, 3, 32, 32)).values()).backward()
+    optimizer.step()
+    changed = {name for name, x in model.encoder.trunk.state_dict().items() if not torch.equal(x, before[name])}
+    assert changed
+    assert all(name.startswith(("blocks.2", "blocks.3", "blocks.4")) for name in changed)
+    with pytest.raises(ValueError, match="the trunk has no module 'layer9': freeze up to one of"):
+        Encoder(replace(settings, frozen="layer9"))
 
 
 def test_a_code_depends_on_where_things_are():
