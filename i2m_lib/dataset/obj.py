@@ -100,8 +100,9 @@ def _parse(lines: Iterable[bytes]) -> tuple[tuple[array, ...], list[str], list[s
                 if len(words) > 6:
                     colours.extend(map(float, words[4:7]))
             elif keyword == b"vt":
-                u, *v = map(float, words[1:3])
-                UV.extend((u, *v, 0.0)[:2])
+                if len(words) < 2:
+                    raise ValueError("a texture coordinate needs a number")
+                UV.extend([*map(float, words[1:3]), 0.0][:2])
             elif keyword == b"usemtl":
                 material = materials.setdefault(_name(line), len(materials))
             elif keyword == b"mtllib":
