@@ -18,12 +18,12 @@ from i2m_lib.learning.azimuth import mirrored, mode
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.train import categories_of, load_model
-from i2m_lib.paths import project_root
+from i2m_lib.paths import resolve
 
 from .reading import ImageLike, read_image
 from .search import Search, used_weights
 
-PRETRAINED = project_root() / "results" / "reference" / "pretrained"
+PRETRAINED = "results/reference/pretrained"  # in the project
 BATCH = 256  # images in one pass of the network
 
 
@@ -101,11 +101,12 @@ class Reconstructor:
 
     @classmethod
     def load(
-        cls, run: str | Path = PRETRAINED, device: str = "cpu", *, top_k: int = 1, refinement: int = 0
+        cls, run: str | Path | None = None, device: str = "cpu", *, top_k: int = 1, refinement: int = 0
     ) -> "Reconstructor":
-        """Loads graph and model of a run. The `top_k` most probable templates are tried, and each is refined by
-        `refinement` steps against the mask. Raises FileNotFoundError, naming the notebook to run, without a model."""
-        run = Path(run)
+        """Loads graph and model of a run, by default PRETRAINED. The `top_k` most probable templates are tried, and
+        each is refined by `refinement` steps against the mask. Raises FileNotFoundError, naming the notebook to run,
+        without a model."""
+        run = resolve(PRETRAINED) if run is None else Path(run)
         graph = TemplateGraph.load(run / "graph")
         model, settings = load_model(run, graph)
         search = Search(model, graph, top_k, refinement) if top_k > 1 or refinement else None
