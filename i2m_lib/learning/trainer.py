@@ -172,7 +172,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Mean of each term over the validation batches; empty if there are none."""
         self.model.eval()
-        sums = {}
+        sums = dict.fromkeys(self.sums, 0.0)  # without a row, too, a process takes part in the sum over processes
         for batch in self.batches("val", 0):
             if len(next(iter(batch.values()))):  # the last batch may leave nothing for this process
                 self.add(sums, self.step(self.model, batch), batch)
@@ -195,11 +195,11 @@ class Trainer:
             sums[name] = sums.get(name, 0.0) + value.detach().double() * n
 
     def means(self, sums: dict) -> dict[str, float]:
-        """Means over all views of all processes. Raises FloatingPointError if they are not finite."""
-        if not sums:
+        """Means over all views of all processes; empty without views. Raises FloatingPointError if not finite."""
+        options = {"dtype": torch.float64, "device": next(self.model.parameters()).device}
+        *values, n = total(torch.stack([torch.as_tensor(v, **options) for v in sums.values()])).tolist()
+        if not n:
             return {}
-        device = next(self.model.parameters()).device
-        *values, n = total(torch.stack([torch.as_tensor(v, device=device) for v in sums.values()])).tolist()
         self.check(sum(values))
         return dict(zip([name for name in sums if name != "n"], (v / n for v in values), strict=True))
 

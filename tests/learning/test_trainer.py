@@ -34,7 +34,7 @@ def key(**parameters):
 KEY = key()
 
 
-def make(folder, schedule=SCHEDULE, callbacks=(), factor=1.0, norm=True, n_val=2, made_of=KEY, **options):
+def make(folder, schedule=SCHEDULE, callbacks=(), factor=1.0, norm=True, n_val=2, size=16, made_of=KEY, **options):
     """A training whose convolution is kept channels-last and whose dropout draws random numbers."""
     torch.manual_seed(0)
     middle = nn.BatchNorm2d(8) if norm else nn.Identity()
@@ -44,7 +44,8 @@ def make(folder, schedule=SCHEDULE, callbacks=(), factor=1.0, norm=True, n_val=2
     def batches(split, epoch):
         generator = torch.Generator().manual_seed(epoch if split == "train" else 99)
         x = torch.randn(N_STEPS if split == "train" else n_val, 16, 3, 4, 4, generator=generator)
-        return [{"x": b[share().of(16)], "y": b[:, 0].mean((1, 2))[share().of(16), None]} for b in x]
+        x, mine = (x, share().of(16)) if split == "train" else (x[:, :size], share().of(size))
+        return [{"x": b[mine], "y": b[:, 0].mean((1, 2))[mine, None]} for b in x]
 
     def step(network, batch):
         return {"fit": factor * (network(batch["x"]) - batch["y"]).square().mean()}
@@ -231,26 +232,27 @@ def free_port() -> int:
         return chosen.getsockname()[1]
 
 
-def train_share(folder):
+def train_share(folder, size):
     """What torchrun runs once a process, in the environment that it sets."""
     with process_group(torch.device("cpu")):
-        trainer = make(folder, norm=False)
+        trainer = make(folder, norm=False, size=size)
         trainer.run()
         state = {k: v.contiguous() for k, v in trainer.model.state_dict().items()}
         save_file(state, folder / f"rank_{share().rank}.safetensors")
 
 
-def test_two_processes_learn_as_one_does(tmp_path, monkeypatch):
+@pytest.mark.parametrize("size", [16, 1], ids=["", "one without rows of validation"])
+def test_two_processes_learn_as_one_does(tmp_path, monkeypatch, size):
     """The same curve as of one process with the whole, that is the doubled, batch, to rounding."""
-    one, two = make(tmp_path / "one", norm=False), tmp_path / "two"
+    one, two = make(tmp_path / "one", norm=False, size=size), tmp_path / "two"
     expected = one.run()
     make(two, norm=False, made_of=key(size=64)).run()  # both processes begin anew
     torchrun = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
     other = os.environ | {"RANK": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, __file__, two], env=other) as process:
-        train_share(two)
+    with subprocess.Popen([sys.executable, __file__, two, str(size)], env=other) as process:
+        train_share(two, size)
     assert process.returncode == 0
     history = pd.read_parquet(two / "history.parquet")
     pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-4)
@@ -261,4 +263,4 @@ def test_two_processes_learn_as_one_does(tmp_path, monkeypatch):
 
 
 if __name__ == "__main__":
-    train_share(Path(sys.argv[1]))
+    train_share(Path(sys.argv[1]), int(sys.argv[2]))
