@@ -13,7 +13,9 @@ from i2m_lib.geometry.source_mesh import Source
 
 from .template_graph import Template
 
-SPARSITY = 1e-6  # price of one unit of weight, in squared canonical units: below this gain a neighbour stays out
+# Price of one unit of weight, against half of a mean square in canonical units: a neighbour stays out if the mean
+# product of its residual with what is left to express is below it.
+SPARSITY = 1e-6
 N_TOGETHER, SOFTEST = 8, 1e-6
 
 
@@ -40,8 +42,8 @@ def fit_together(template: Template, source: Source, d: np.ndarray, target: Targ
 
 
 def _solve_together(source: Source, fields: np.ndarray, w: np.ndarray, wanted: np.ndarray):
-    """d and a that minimise sum w |M d + sum_j a_j field_j - wanted|^2 over the samples (s, 3), plus the bending of d
-    and the price of a. d is linear in a: eliminating it leaves a non-negative lasso."""
+    """d and a that minimise half of sum w |M d + sum_j a_j field_j - wanted|^2 over the samples (s, 3), plus half the
+    bending of d and SPARSITY sum a. d is linear in a: eliminating it leaves a non-negative lasso."""
     root = np.sqrt(w)[:, None]
     M, y = root * source.MS, (root * wanted).T[..., None]
     columns = (root * fields).transpose(2, 1, 0)
@@ -56,8 +58,8 @@ def _solve_together(source: Source, fields: np.ndarray, w: np.ndarray, wanted: n
 def fit_weights(template: Template, source: Source, d: np.ndarray, target: Target) -> np.ndarray:
     """Sparse weights a (E,) >= 0 that express the free residual c from template to target by its neighbours'.
 
-    Minimises |K c - sum_j a_j K c_j|^2 over the samples + SPARSITY sum a; `source` is from `source_of`. All are zero if
-    the combination ends farther from the target, in Chamfer-L1, than the lattice alone.
+    Minimises half the mean of |K c - sum_j a_j K c_j|^2 over the samples + SPARSITY sum a; `source` is from
+    `source_of`. All are zero if the combination ends farther from the target, in Chamfer-L1, than the lattice alone.
     """
     n_neighbours = len(template.neighbours)
     if not n_neighbours:

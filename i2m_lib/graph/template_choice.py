@@ -70,7 +70,8 @@ def spread(features: np.ndarray, k: int) -> np.ndarray:
 
 def greedy_coverage(costs: np.ndarray, k: int) -> np.ndarray:
     """Indices of k rows of costs (candidates, shapes), best first. Each step adds the row that lowers most the sum over
-    shapes of the lowest chosen cost; the gain is at least 1 - 1/e of the best (Nemhauser et al., 1978)."""
+    shapes of the lowest chosen cost. From a start where every shape costs as much as the costliest, k rows lower it by
+    at least 1 - 1/e of what the best k would (Nemhauser et al., 1978)."""
     chosen, best = [], np.full(costs.shape[1], np.inf)
     for _ in range(min(k, len(costs))):
         totals = np.minimum(costs, best).sum(1)

@@ -3,7 +3,7 @@ from scipy.optimize import minimize
 
 from i2m_lib.geometry.ffd import BENDING, displace
 from i2m_lib.geometry.nearest import Target, chamfer
-from i2m_lib.geometry.registration import MAX_FLIPPED, RIDGE, fit_ffd, flipped_faces
+from i2m_lib.geometry.registration import MAX_FLIPPED, RIDGE, fit_ffd, fit_residual, flipped_faces
 from i2m_lib.graph.correspondence import source_of
 from i2m_lib.graph.linear_combination import (
     SOFTEST,
@@ -70,3 +70,20 @@ def test_fitting_together_never_leads_away_nor_folds(dataset, built):
             V = t.decode(*fit_together(t, source, d, target))
             assert chamfer(source.A @ V, target) <= chamfer(source.A @ t.decode(d), target) + 1e-9
             assert flipped_faces(t.V, V, t.F) <= max(MAX_FLIPPED, flipped_faces(t.V, t.decode(d), t.F))
+
+
+def test_a_weight_costs_its_price_against_half_of_the_mean_square(built):
+    """At the weights found the gradient of what the docstring states is zero, or positive where a weight is zero."""
+    n_used = 0
+    for t in built[0].templates:
+        source, d = source_of(t, 0), np.zeros((32, 3))
+        fields = displace(source.KS, t.c)
+        target = Target.of(source.S + 0.7 * fields[0])
+        a, wanted = fit_weights(t, source, d, target), displace(source.KS, fit_residual(source, d, target))
+        left = np.tensordot(a, fields, axes=1) - wanted
+        gradient = (fields * left).sum(2).mean(1) + SPARSITY
+        if a.any():
+            np.testing.assert_allclose(gradient[a > 0], 0, atol=1e-2 * SPARSITY)
+            assert (gradient > -1e-2 * SPARSITY).all()
+            n_used += 1
+    assert n_used

@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import trimesh
@@ -98,3 +100,12 @@ def test_an_unknown_choice_is_named():
     check_choice("coverage")
     with pytest.raises(ValueError, match="coverage, k_medoids, random, not by 'best'"):
         check_choice("best")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greed_gains_at_least_its_share_of_the_best_from_the_highest_cost(seed):
+    costs = np.random.default_rng(seed).random((9, 12)) ** 2
+    for k in (1, 2, 3, 4):
+        best = min(costs[list(rows)].min(0).sum() for rows in combinations(range(9), k))
+        start, found = costs.max() * 12, costs[greedy_coverage(costs, k)].min(0).sum()
+        assert start - found >= (1 - 1 / np.e) * (start - best)
