@@ -130,7 +130,7 @@ def _explained(templates: list[Template], k: int, goals: dict[str, tuple], seed:
     for model_id, wanted in fields.items():
         row = {"synset": template.synset, "model_id": model_id, "left": np.sqrt((wanted**2).sum(1).mean())}
         for name, ids in groups.items():
-            columns = np.array([others[m].ravel() for m in ids]).reshape(len(ids), -1).T
+            columns = np.array([others[m].ravel() for m in ids]).reshape(len(ids), wanted.size).T
             row |= {
                 name: explained(columns, wanted.ravel()),
                 f"{name}, any sign": explained(columns, wanted.ravel(), True),
@@ -173,10 +173,10 @@ def ceiling(
     dataset: Dataset, synset: str, *, sizes: Sequence[int], choices: Sequence[str], split: str, seed: int, workers=-1
 ) -> pd.DataFrame:
     """Chamfer-L1 (1,024 samples, canonical units) from each shape of a split to the best of T templates, its lattice
-    fitted, for the numbers T of `sizes` that training shapes allow and for `choices` (`template_choice.CHOICES`):
-    columns choice, n_templates, model_id, value."""
+    fitted, for the numbers T of `sizes` that training shapes allow, or else all of these, and for `choices`
+    (`template_choice.CHOICES`): columns choice, n_templates, model_id, value."""
     train, held_out = (dataset.select(s, synset).model_id.tolist() for s in ("train", split))
-    meshes, sizes = [dataset.mesh(m) for m in train], [t for t in sizes if t <= len(train)]
+    meshes, sizes = [dataset.mesh(m) for m in train], [t for t in sizes if t <= len(train)] or [len(train)]
     points, goals = (np.stack([dataset.mesh(m).S[:N_SAMPLES] for m in ids]) for ids in (train, held_out))
     with Parallel(n_jobs=workers) as parallel:
         options = {"seed": seed, "parallel": parallel}

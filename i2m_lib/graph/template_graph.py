@@ -106,6 +106,11 @@ class TemplateGraph:
         """Categories in the order of their first template."""
         return list(dict.fromkeys(t.synset for t in self.templates))
 
+    @property
+    def n_edges(self) -> int:
+        """The most neighbours that a template has, and at least 1, so that arrays of weights are never empty."""
+        return max(1, *(len(t.neighbours) for t in self.templates))
+
     def of(self, synset: str) -> list[Template]:
         """The templates of one category."""
         return [t for t in self.templates if t.synset == synset]

@@ -1,5 +1,7 @@
 """The loss. Each term is divided by its value for an uninformed answer, so that all start near 1."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
@@ -19,9 +21,9 @@ def image2mesh_loss(
     """`TERMS` of the loss, times their importance, of the network's outputs for a batch of views: model (b,) counts the
     targets; stretch (b, 3); azimuth and elevation (b,), radians.
 
-    template: cross-entropy to the soft labels, in units of log T; deformation: mean squared displacement error on the
-    templates' surfaces, divided by its variance; weights: the same of the combined residuals; azimuth:
-    `azimuth.divergence`; elevation: mean squared error, divided by its variance.
+    template: cross-entropy to the soft labels, in units of log T, 0 for one template; deformation: mean squared
+    displacement error on the templates' surfaces, divided by its variance; weights: the same of the combined residuals;
+    azimuth: `azimuth.divergence`; elevation: mean squared error, divided by its variance.
     """
     model = batch["model"]
     slots, q = targets.slots[model], targets.q[model]  # (b, W)
@@ -29,7 +31,7 @@ def image2mesh_loss(
     rows = torch.arange(len(model), device=model.device)[:, None]
 
     log_p = log_softmax(out["logits"].float(), dim=1)
-    template = -(q * log_p[rows, slots]).sum(1).mean() / torch.tensor(float(log_p.shape[1])).log()
+    template = -(q * log_p[rows, slots]).sum(1).mean() / math.log(max(log_p.shape[1], 2))
 
     # Half of the weight follows the labels and half is uniform, because a template with a small label may still be
     # selected at inference.

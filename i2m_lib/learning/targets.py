@@ -39,6 +39,10 @@ def deformation_space(template: Template, S: np.ndarray, d: np.ndarray, k: int) 
     return mean, to_lattice.transpose(2, 1, 0), flat @ flat.T / len(S), to_y
 
 
+# Of y, where each template is the only shape it is fitted to: the square of a hundredth of the diagonal.
+LEAST_VARIANCE = 1e-4
+
+
 @dataclass(frozen=True)
 class Targets:
     """Tensors for N shapes, T templates in all, at most W a category and at most E neighbours.
@@ -65,7 +69,8 @@ class Targets:
 
     def stretched(self, model: Tensor, stretch: Tensor) -> Tensor:
         """Coordinates y (b, W, k) of shapes model (b,) stretched by (b, 3) and scaled to diagonal 1 again: exact, as an
-        affine map of the control points is the same map of the deformed template."""
+        affine map of the control points is the same map of the deformed template. Weights stay as they are, because the
+        residuals they combine, a small part of the shape, cannot be stretched."""
         factors = unit_diagonal(stretch, self.extent[model])
         return torch.einsum("ba,bwak->bwk", factors, self.parts[model]) - self.origin[self.slots[model]]
 
@@ -91,7 +96,7 @@ def make_targets(
     model_ids, train = models_of(dataset), dataset.select("train").model_id.tolist()
     row_of = {model_id: i for i, model_id in enumerate(model_ids)}
     n, n_templates = len(model_ids), len(graph.templates)
-    width, n_edges = max(f.cost.shape[1] for f in fits.values()), max(len(t.neighbours) for t in graph.templates)
+    width, n_edges = max(f.cost.shape[1] for f in fits.values()), graph.n_edges
     slots, weighted = np.zeros((n, width), np.int64), np.zeros((n, width), bool)
     q, y, weights = np.zeros((n, width)), np.zeros((n, width, k)), np.zeros((n, width, n_edges))
     parts, origin = np.zeros((n, width, 3, k)), np.zeros((n_templates, k))
@@ -125,8 +130,8 @@ def make_targets(
         slots=torch.from_numpy(slots),
         weighted=torch.from_numpy(weighted),
         **{name: torch.from_numpy(a).float() for name, a in arrays.items()},
-        y_variance=float((q[..., None] * y**2)[known].sum() / known.sum()),
-        residual_variance=float(energy[weighted[known]].mean()),
+        y_variance=max(float((q[..., None] * y**2)[known].sum() / known.sum()), LEAST_VARIANCE),
+        residual_variance=float(energy[weighted[known]].mean()) or 1.0,  # 1 where no neighbour has a weight
     )
 
 

@@ -87,8 +87,7 @@ def new_model(settings: Settings, targets: Targets) -> Image2Mesh:
 def load_model(folder: str | Path, graph: TemplateGraph) -> tuple[Image2Mesh, Settings]:
     """The trained network of a run, in evaluation mode on the CPU, and its settings. Raises as `read_description`."""
     settings = read_description(folder, graph)[1]
-    n_edges = max(len(t.neighbours) for t in graph.templates)
-    model = Image2Mesh(replace(settings, weights=None), len(graph.templates), n_edges)
+    model = Image2Mesh(replace(settings, weights=None), len(graph.templates), graph.n_edges)
     return read_halves(Path(folder) / "model.safetensors", model), settings
 
 

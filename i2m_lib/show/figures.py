@@ -57,7 +57,8 @@ def arrange(distances: np.ndarray) -> np.ndarray:
     centring = np.eye(n) - 1 / n
     gram = -centring @ ((distances + distances.T) / 2) ** 2 @ centring / 2
     values, vectors = np.linalg.eigh(gram)
-    return vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
+    places = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
+    return np.pad(places, ((0, 0), (2 - places.shape[1], 0)))  # a single point has one coordinate
 
 
 def draw_graph(places: np.ndarray, pictures: Sequence[np.ndarray], edges: Sequence[tuple[int, int]]) -> plt.Figure:

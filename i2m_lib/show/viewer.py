@@ -24,8 +24,12 @@ def show(*meshes: tuple[np.ndarray, np.ndarray, np.ndarray], gap: float = 0.9, h
 def explore(templates: list[Template], height: int = 420) -> ipywidgets.VBox:
     """Pick an edge i -> j and watch i deform into j; move one control point of the lattice and watch the mesh follow.
     Without a running kernel only the first picture is seen."""
-    edges = [(f"{t.model_id:.8} → {j:.8}", (i, k)) for i, t in enumerate(templates) for k, j in enumerate(t.neighbours)]
-    n_free = len(templates[0].d[0])
+    edges = [
+        (f"{t.model_id:.8} → {j:.8}", (i, k))
+        for i, t in enumerate(templates)
+        for k, j in enumerate(t.neighbours or ["none"])
+    ]
+    n_free = templates[0].d.shape[1]
     pick = {
         "edge": ipywidgets.Dropdown(options=edges, description="edge"),
         "share": ipywidgets.FloatSlider(0.0, min=0, max=1, step=0.02, description="deformed"),
@@ -58,11 +62,13 @@ def explore(templates: list[Template], height: int = 420) -> ipywidgets.VBox:
 def deformed(template: Template, k: int, share: float, point: int, push: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """The template a share of the way to its k-th neighbour, with one free control point, and its mirror image, pushed
     by (x, y, z): vertices (n, 3) and control points (64, 3)."""
-    d = share * template.d[k]
+    a = np.zeros(len(template.neighbours))
+    a[k : k + 1] = share  # nothing where there is no neighbour
+    d = np.tensordot(a, template.d, 1)
     d[point] += push
     lattice = Lattice.around(template.V)
     dP = displace(symmetric_basis(np.eye(len(lattice.points))), d)
-    return template.decode(d, share * np.eye(len(template.neighbours))[k]), lattice.points + dP
+    return template.decode(d, a), lattice.points + dP
 
 
 def _corners(V: np.ndarray, F: np.ndarray) -> np.ndarray:

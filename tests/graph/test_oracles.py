@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 
 from i2m_lib.geometry.nearest import Target, chamfer
 from i2m_lib.geometry.surfaces import sample_surface
@@ -59,6 +60,12 @@ def test_more_templates_never_represent_less(dataset):
     means = table.groupby(["choice", "n_templates"]).value.mean().unstack()
     assert (means[2] <= means[1]).all()
     assert means[2].nunique() == 1  # with all of them it does not matter how they were chosen
+
+
+def test_sizes_above_the_training_shapes_become_all_of_them(dataset):
+    options = {"choices": ("coverage",), "split": "test", "seed": 0, "workers": 1}
+    every, more = (ceiling(dataset, dataset.models.synset[0], sizes=sizes, **options) for sizes in ((2,), (12, 30)))
+    pd.testing.assert_frame_equal(every, more)
 
 
 def test_what_a_combination_explains_is_its_projection():

@@ -11,6 +11,7 @@ import torch
 from i2m_lib.artefacts import StaleError, key_of, read_key, record
 from i2m_lib.dataset.dataset import Dataset
 from i2m_lib.geometry.ffd import FREE, Lattice, displace, symmetric_basis
+from i2m_lib.graph.build_graph import build_graph
 from i2m_lib.graph.fits import Fits
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.__main__ import main
@@ -247,3 +248,31 @@ def test_the_command_trains_with_settings_by_name_and_the_library_finds_it_done(
     train(dataset, graph, fits, tmp_path, settings, device=CPU, callbacks=[never])
     with pytest.raises(ValueError, match="no setting is called epoch"):
         main(str(dataset.path), str(tmp_path), "epoch=1")
+
+
+def test_stretching_leaves_out_only_what_residuals_would_stretch(tiny_run):
+    template, rng = tiny_run.graph.templates[0], np.random.default_rng(0)
+    factors, d, a = np.array([0.9, 1.2, 1.0]), 0.05 * rng.normal(size=(32, 3)), rng.random(len(template.neighbours))
+    rest = Lattice.around(template.V).points[FREE]
+    off = factors * template.decode(d, a) - template.decode(factors * (rest + d) - rest, a)
+    residual = np.tensordot(a, displace(template.K, template.c), axes=1)
+    np.testing.assert_allclose(off, (factors - 1) * residual, atol=1e-9)
+
+
+def test_one_template_of_one_category_can_be_learnt(dataset, tmp_path):
+    """It has no neighbour, its labels no entropy, and its fits to itself no variance."""
+    first = dataset.models.synset[0]
+    spare = dataset.models[(dataset.models.synset != first) | (dataset.models.model_id == "03001627model1")].model_id
+    tables = [t[~t.model_id.isin(spare)].reset_index(drop=True) for t in (dataset.manifest, dataset.views)]
+    small = Dataset(dataset.path, *tables)
+    graph, fits = build_graph(small, n_templates=1, seed=0, workers=1)
+    graph.save(tmp_path / "graph")
+    assert (
+        len(graph.templates) == 1
+        and graph.edges.empty
+        and TemplateGraph.load(tmp_path / "graph").digest == graph.digest
+    )
+    settings = Settings(epochs=1, batch_size=4, lr=1e-3, backbone="mobilenetv3_small_100", size=64)
+    _, history = train(small, graph, fits, tmp_path, settings, device=CPU)
+    assert np.isfinite(history).all(axis=None)
+    load_model(tmp_path, graph)

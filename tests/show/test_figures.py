@@ -37,6 +37,13 @@ def test_places_keep_the_distances_of_the_plane():
     np.testing.assert_allclose(np.linalg.norm(places[:, None] - places, axis=2), distances, atol=1e-9)
 
 
+def test_a_single_place_is_drawn():
+    places = figures.arrange(np.zeros((1, 1)))
+    assert places.shape == (1, 2)
+    figures.draw_graph(places, [np.zeros((8, 8, 3), np.uint8)], [])
+    plt.close("all")
+
+
 def test_a_graph_has_an_arrow_for_each_edge_and_all_places_inside():
     pictures, places = [np.zeros((8, 8, 3), np.uint8)] * 3, np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     axis = figures.draw_graph(places, pictures, [(0, 1), (1, 0), (2, 0)]).axes[0]
