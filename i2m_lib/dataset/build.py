@@ -37,6 +37,7 @@ from .parallel import orphaned, run_chunks
 from .render import Renderer
 from .shapenet import Corpus
 from .source import CorpusError, ModelSource
+from .splits import trained_categories
 
 VERSION = 1  # Raise it when results change.
 CHUNK = 8  # models that share one renderer
@@ -58,6 +59,7 @@ def build_dataset(
     categories: list[str] | None = None,
     max_models: int | None = None,
     splits: str | Path = "",
+    for_study: bool = False,
     workers: int = 2,
     scheduler: str = "",
     progress: bool = True,
@@ -65,7 +67,8 @@ def build_dataset(
 ) -> Dataset:
     """Cleans, samples and renders the corpus into the folder `out`, and opens it. `categories` are names or synsets
     (None for all), `max_models` is a limit for each, `splits` is a file for `splits.read_splits` ("" for the corpus's
-    all.csv, if any), `recipe` are the fields of `Recipe`. It works on `workers` processes, or on all those of the Dask
+    all.csv, if any), `recipe` are the fields of `Recipe`. `for_study` leaves out, and prints, categories without
+    training models, and refuses what lacks a split. It works on `workers` processes, or on all those of the Dask
     `scheduler` at the given address, which must see corpus and `out` under the same paths. Models that cannot be used
     are listed with a reason. Call again to continue an interrupted build; a finished one is opened at once. Raises
     StaleError if `out` was built in another way or of files that have changed since, CorpusError if the corpus cannot
@@ -73,6 +76,7 @@ def build_dataset(
     recipe, out = Recipe(**recipe), Path(out).absolute()
     corpus = Corpus.open(Path(corpus_root).absolute(), split_seed=recipe.seed, splits=splits)
     sources = corpus.choose(categories, max_models, seed=recipe.seed)
+    sources = _of_trained(corpus, sources) if for_study else sources
     recorded = read_fingerprints(out / "sources.parquet")
     found = fingerprints(sources, recipe.renderings, recorded)
     key = _key(corpus, sources, found, recipe, max_models)
@@ -85,7 +89,22 @@ def build_dataset(
         except StaleError as error:
             models = changed(recorded, found) if recorded else []
             raise StaleError(f"{error} Changed: {_listed(models)}." if models else str(error)) from None
-    return Dataset.open(out)
+    dataset = Dataset.open(out)
+    if for_study:
+        usable = trained_categories(dataset.models[["category", "split"]].itertuples(index=False))
+        if bare := sorted({corpus.categories[source.synset] for source in sources} - usable):
+            cure = "mend those that models.parquet there gives a reason for, or choose other categories"
+            raise CorpusError(f"{out} has no usable training model of {', '.join(bare)}: {cure}.")
+    return dataset
+
+
+def _of_trained(corpus: Corpus, sources: list[ModelSource]) -> list[ModelSource]:
+    """The sources of categories that have training models."""
+    named = [(corpus.categories[source.synset], source) for source in sources]
+    trained = trained_categories((category, corpus.splits[source.model_id]) for category, source in named)
+    if bare := sorted({category for category, _ in named} - trained):
+        print(f"Left out, as none of their models is for training: {', '.join(bare)}.")
+    return [source for category, source in named if category in trained]
 
 
 def _listed(models: list[str]) -> str:

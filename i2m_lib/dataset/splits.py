@@ -4,8 +4,8 @@ import csv
 import hashlib
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .source import CorpusError
@@ -73,6 +73,21 @@ def _rows_of_r2n2(path: Path) -> list[tuple[str, str, str]]:
     except (KeyError, TypeError) as error:
         why = f"({error!r}): each category needs taxonomy_id, train, val and test"
         raise CorpusError(f"{path} is not 3D-R2N2's list {why}.") from error
+
+
+def trained_categories(models: Iterable[tuple[str, str]]) -> set[str]:
+    """The categories that have training models, of the (category, split) of models: a study is of these alone. Raises
+    CorpusError if they lack a split, as templates and network come from train, choices from val, results from test."""
+    models = list(models)
+    trained = {category for category, split in models if split == "train"}
+    counts = Counter(split for category, split in models if category in trained)
+    if missing := [split for split in SPLITS if not counts[split]]:
+        found = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+        cure = "take at least 3 models of each category (max_models), or move some by a file of splits"
+        raise CorpusError(
+            f"A study needs models of each split, but has none for {' and '.join(missing)} ({found}): {cure}."
+        )
+    return trained
 
 
 def read_template_ids(path: str | Path) -> dict[str, list[str]]:

@@ -379,3 +379,36 @@ def test_a_killed_worker_is_told(corpus_root, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_build_chunk", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(CorpusError, match="A worker was killed"):
         build_dataset(corpus_root, tmp_path / "out", **SMALL, workers=2)
+
+
+def splits_file(path, **of_table: str):
+    """A list with the chairs' own splits and others for the tables."""
+    rows = [f"03001627model{i},{split}" for i, split in enumerate(("train", "train", "val", "test"))]
+    rows += [f"04379243model{i},{of_table.get(f'm{i}', 'test')}" for i in range(4)]
+    path.write_text("modelId,split\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_a_study_leaves_out_a_category_without_training_models_and_says_so(corpus_root, tmp_path, capsys):
+    options = SMALL | {"n_views": 1, "splits": splits_file(tmp_path / "list.csv"), "workers": 1}
+    built = build_dataset(corpus_root, tmp_path / "out", **options, for_study=True)
+    assert capsys.readouterr().out == "Left out, as none of their models is for training: table.\n"
+    assert set(built.manifest.category) == {"chair"}
+    every = build_dataset(corpus_root, tmp_path / "every", **options)  # for another purpose
+    assert set(every.models.category) == {"chair", "table"}
+
+
+def test_a_study_that_lacks_a_split_is_refused_before_anything_is_made(corpus_root, tmp_path):
+    for n, found in ((1, "2 train, 0 val, 0 test"), (2, "2 train, 2 val, 0 test")):
+        with pytest.raises(CorpusError, match=found):
+            build_dataset(corpus_root, tmp_path / "out", **SMALL, max_models=n, for_study=True)
+    assert not (tmp_path / "out").exists()  # so that the cure, another number, is not refused
+
+
+def test_a_study_whose_training_models_are_unusable_is_refused(corpus_root, tmp_path):
+    root = tmp_path / "corpus"
+    shutil.copytree(corpus_root, root)
+    for i in range(2):
+        (root / f"03001627/03001627model{i}/models/model_normalized.obj").write_text("")
+    with pytest.raises(CorpusError, match="has no usable training model of chair: mend"):
+        build_dataset(root, tmp_path / "out", **SMALL | {"n_views": 1}, workers=1, for_study=True)

@@ -6,7 +6,14 @@ import pytest
 
 from i2m_lib.dataset.shapenet import Corpus
 from i2m_lib.dataset.source import CorpusError
-from i2m_lib.dataset.splits import SPLITS, hashed_split, listed_split, read_splits, read_template_ids
+from i2m_lib.dataset.splits import (
+    SPLITS,
+    hashed_split,
+    listed_split,
+    read_splits,
+    read_template_ids,
+    trained_categories,
+)
 
 LISTS = Path(__file__).parents[3] / "shared" / "splits"
 needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the shared lists are not here")
@@ -118,3 +125,28 @@ def test_the_papers_own_templates():
         "02834778": 21,
         "03790512": 27,
     }
+
+
+def test_a_study_is_of_categories_with_training_models():
+    models = [
+        ("chair", "train"),
+        ("chair", "val"),
+        ("sofa", "val"),
+        ("sofa", "test"),
+        ("lamp", "test"),
+        ("lamp", "train"),
+    ]
+    assert trained_categories(models) == {"chair", "lamp"}
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ([], r"none for train and val and test \(0 train, 0 val, 0 test\)"),
+        ([("chair", "train"), ("chair", "test")], r"none for val \(1 train, 0 val, 1 test\)"),
+        ([("chair", "train"), ("chair", "val"), ("sofa", "test")], r"none for test \(1 train, 1 val, 0 test\)"),
+    ],
+)
+def test_a_study_that_lacks_a_split_is_refused_with_the_cure(models, message):
+    with pytest.raises(CorpusError, match=message + ".*max_models.*file of splits"):
+        trained_categories(models)
