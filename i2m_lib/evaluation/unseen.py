@@ -25,17 +25,23 @@ def leave_each_out(
     device: torch.device, n_views: int = 4, workers: int = -1,
 ) -> pd.DataFrame:  # fmt: skip
     """Trains a network without each category's shapes and templates, in folder/<synset>, and shows it the test models
-    of all categories: the columns of `show`, left_out (synset) and unseen (bool). Raises ValueError if there is only
-    one category."""
-    if len(graph.synsets) < 2:
-        raise ValueError("a single category cannot be left out: build a dataset with more.")
-    parts = []
-    for synset in graph.synsets:
+    of all categories: the columns of `show`, left_out (synset) and unseen (bool). Raises ValueError if no category can
+    be left out."""
+    parts, synsets = [], can_be_left_out(dataset)
+    if not synsets:
+        raise ValueError("no category can be left out: build a dataset with more.")
+    for synset in synsets:
         rest, known = dataset.without(synset), {s: fit for s, fit in fits.items() if s != synset}
         reconstructor = trained(rest, graph.without(synset), known, Path(folder) / synset, settings, device)
         parts.append(show(dataset, rest, reconstructor, n_views, workers).assign(left_out=synset))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(unseen=table.synset == table.left_out)
+
+
+def can_be_left_out(dataset: Dataset) -> list[str]:
+    """The synsets that have test models and without which training and validation models remain."""
+    train, val, test = (set(dataset.select(split).synset) for split in ("train", "val", "test"))
+    return sorted(synset for synset in test if train - {synset} and val - {synset})
 
 
 def show(dataset: Dataset, known: Dataset, reconstructor: Reconstructor, n_views: int, workers: int) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 `scores` has one row for each method, protocol, split, model, view and metric, with the columns COLUMNS. A shape's score
 is the mean over its views. Intervals are 95 % percentile intervals of a bootstrap over SHAPES, drawn anew within each
 category, so that every category keeps its size; all methods see the same draws, so that their differences are paired.
-Such intervals are somewhat too narrow for fewer than about 20 shapes and have no width for one.
+Such intervals are somewhat too narrow for fewer than about FEWEST shapes and have no width for one.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ HIGHER_IS_BETTER = ("f_", "normal_consistency", "iou", "silhouette_")
 # These have no value where a mesh has no inside; shapes for which any method has none are left out, for all methods.
 REFUSABLE = ("iou",)
 PERCENTILES = (2.5, 97.5)
+FEWEST = 20  # shapes that a claim needs
 
 
 def is_lower_better(metric: str) -> bool:

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 import torch
 
-from i2m_lib.evaluation.unseen import leave_each_out, unseen_summary
+from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.evaluation.unseen import can_be_left_out, leave_each_out, unseen_summary
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,19 @@ def test_the_summary_compares_the_category_left_out_with_the_rest(table):
 
 
 def test_one_category_cannot_be_left_out(dataset, tiny_run, tmp_path):
-    alone = tiny_run.graph.without(tiny_run.graph.synsets[0])
-    with pytest.raises(ValueError, match="single category"):
-        leave_each_out(dataset, alone, tiny_run.fits, tmp_path, tiny_run.settings, device=torch.device("cpu"))
+    first = tiny_run.graph.synsets[0]
+    alone, graph = dataset.without(first), tiny_run.graph.without(first)
+    with pytest.raises(ValueError, match="no category can be left out"):
+        leave_each_out(alone, graph, tiny_run.fits, tmp_path, tiny_run.settings, device=torch.device("cpu"))
+
+
+def test_a_category_is_left_out_only_if_it_is_tested_and_others_remain(dataset):
+    first, second = sorted(dataset.models.synset.unique())
+    assert can_be_left_out(dataset) == [first, second]
+
+    def without(split: str):
+        gone = (dataset.manifest.synset == second) & (dataset.manifest.split == split)
+        return Dataset(dataset.path, dataset.manifest[~gone], dataset.views)
+
+    assert can_be_left_out(without("test")) == [first]  # the second has nothing to be tested on
+    assert can_be_left_out(without("train")) == can_be_left_out(without("val")) == [second]  # the first is needed
