@@ -4,11 +4,12 @@ Written here because general loaders guess where a study must refuse: they count
 file, take index 0 for the first vertex, and skip broken lines.
 """
 
+import re
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import takewhile
 
 import numpy as np
 
@@ -18,8 +19,12 @@ FOREIGN |= {b"version https://git-lfs": "a pointer of Git LFS"}
 # Keywords of the specification that carry no triangle.
 IGNORED = set(
     b"vn vp deg bmat step cstype p l curv curv2 surf parm trim hole scrv sp end con g s mg o bevel "
-    b"c_interp d_interp lod usemap maplib shadow_obj trace_obj ctech stech".split()
+    b"c_interp d_interp lod usemap maplib shadow_obj trace_obj ctech stech res".split()
 )
+# A backslash goes on with a line of numbers; at the end of a comment or a name it is part of a Windows path.
+CONTINUED = re.compile(rb"\\\n(?=[ \t]*([-+.\d\n]|\Z))")
+# As C libraries of Windows print numbers that are none.
+WINDOWS_NAN = re.compile(rb"(?<=\s)[-+]?(1\.#[A-Z]+\d*|nan\(\w*\))(?=\s)", re.IGNORECASE)
 
 
 class MeshError(ValueError):
@@ -28,9 +33,9 @@ class MeshError(ValueError):
 
 @dataclass(frozen=True)
 class Obj:
-    """Vertices V (n,3) float64, their colours (n,3) float64 in [0,1] or None; triangles F (m,3) int64; texture
-    coordinates UV (m,3,2) float64 of their corners, v up, NaN where there are none; material (m,) int64 in `materials`,
-    -1 where there is none; `libraries` are the mtl files."""
+    """Vertices V (n,3) float64, their colours (n,3) float64 as the file has them or None; triangles F (m,3) int64;
+    texture coordinates UV (m,3,2) float64 of their corners, v up, NaN where there are none; material (m,) int64 in
+    `materials`, -1 where there is none; `libraries` are the mtl files."""
 
     V: np.ndarray
     colours: np.ndarray | None
@@ -44,12 +49,15 @@ class Obj:
 def read_obj(data: bytes) -> Obj:
     """Parses an OBJ file; polygons are cut into triangles. Raises MeshError if it is another format, holds no face, or
     a line of it cannot be understood."""
+    data = data.removeprefix(BOM_UTF8).rstrip(b"\r\n\x1a") + b"\n"  # ^Z ends files of DOS.
     for magic, name in FOREIGN.items():
-        if data.lstrip().startswith(magic):
+        if data[:99].lstrip().startswith(magic):
             raise MeshError(f"unreadable: the file is {name}, not Wavefront OBJ; convert or download it again")
     if b"\0" in data:
         raise MeshError("unreadable: the file is binary or was cut short (it has NUL bytes); download it again")
-    data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\\\n", b" ")
+    data = CONTINUED.sub(b" ", data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    if b"1.#" in data or b"nan(" in data:
+        data = WINDOWS_NAN.sub(b"nan", data)
     numbers, materials, libraries = _parse(BytesIO(data))
     V, colours, UV, vertex, uv, sizes, material = map(np.array, numbers)
     V, colours, UV, vertex, uv = V.reshape(-1, 3), colours.reshape(-1, 3), UV.reshape(-1, 2), vertex - 1, uv - 1
@@ -76,9 +84,9 @@ def _parse(lines: Iterable[bytes]) -> tuple[tuple[array, ...], list[str], list[s
             number += 1
             words = line.split()
             keyword = words[0] if words else b"#"
-            if b"#" in line and keyword in (b"v", b"vt", b"f"):
-                words = list(takewhile(lambda word: not word.startswith(b"#"), words))
-            if keyword == b"f":
+            if b"#" in line and keyword in (b"v", b"vt", b"f", b"fo"):
+                words = line.split(b"#")[0].split()
+            if keyword == b"f" or keyword == b"fo":  # its old name
                 places = [0] * len(words[1:])
                 if len(places) < 3:
                     raise ValueError("a face needs three corners")
@@ -97,16 +105,16 @@ def _parse(lines: Iterable[bytes]) -> tuple[tuple[array, ...], list[str], list[s
                 if len(words) < 4:
                     raise ValueError("a vertex needs three numbers")
                 V.extend(map(float, words[1:4]))
-                if len(words) > 6:
-                    colours.extend(map(float, words[4:7]))
+                if 6 < len(words) < 9:  # x y z r g b or x y z w r g b
+                    colours.extend(map(float, words[-3:]))
             elif keyword == b"vt":
                 if len(words) < 2:
                     raise ValueError("a texture coordinate needs a number")
                 UV.extend([*map(float, words[1:3]), 0.0][:2])
             elif keyword == b"usemtl":
-                material = materials.setdefault(_name(line), len(materials))
+                material = materials.setdefault(name_of(line), len(materials))
             elif keyword == b"mtllib":
-                libraries.append(_name(line))
+                libraries += re.split(r"(?<=\.mtl)\s+", name_of(line), flags=re.IGNORECASE)
             elif keyword not in IGNORED and not keyword.startswith(b"#"):
                 raise ValueError("no keyword of OBJ")
     except (ValueError, OverflowError) as error:
@@ -120,9 +128,9 @@ def _from_front(numbers: list[int], n: int) -> list[int]:
     return [i if i >= 0 else i + n + 1 for i in numbers]
 
 
-def _name(line: bytes) -> str:
-    """The rest of a line after its keyword; names may hold spaces."""
-    return b"".join(line.split(None, 1)[1:]).strip().decode("utf-8", "replace")
+def name_of(line: bytes) -> str:
+    """The rest of a line after its keyword; names may hold spaces, and bytes that are no UTF-8 stay distinct."""
+    return b"".join(line.split(None, 1)[1:]).strip().decode("utf-8", "surrogateescape")
 
 
 def _triangulate(V: np.ndarray, vertex: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -36,6 +36,11 @@ class ModelSource:
         return f"{self.synset}/{self.model_id}"
 
     @property
+    def original_id(self) -> str:
+        """By which lists and renderings know the model: the name of its folder."""
+        return posixpath.basename(self.folder)
+
+    @property
     def folder(self) -> str:
         """The model's own folder inside the container; v2 keeps textures beside `models/`."""
         parent = posixpath.dirname(self.entry)
@@ -44,12 +49,31 @@ class ModelSource:
     def read(self, name: str) -> bytes:
         """Bytes of the file `name`, relative to the obj. Raises CorpusError if it lies outside the model's folder or is
         suspiciously large, FileNotFoundError if there is none."""
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.entry), name.replace("\\", "/")))
-        if not posixpath.join(".", path).startswith(posixpath.join(".", self.folder, "")):
+        if (path := self._path(name)) is None:
             raise CorpusError(f"{self.container}: {name} leaves the folder of {self.model_id}: copy the file into it.")
         if self.container.suffix == ".zip":
             return _read_member(self.container, path)
         return _read_file(self.container, self.folder, path)
+
+    def find(self, name: str) -> bytes:
+        """As `read`, of a file as an obj or mtl names it: in quotes or not, in the letter case of a disk that ignores
+        it, or by a path on the disk of whoever made the model, in place of which a file beside the obj will do."""
+        path = posixpath.normpath(name.strip('"').replace("\\", "/"))
+        if re.match("[A-Za-z]:", path) or self._path(path) is None:
+            path = posixpath.basename(path)
+        try:
+            return self.read(path)
+        except FileNotFoundError:
+            alike = [file for file, *_ in self.files() if file.lower() == path.lower()]
+            if len(alike) != 1:
+                raise
+            return self.read(alike[0])
+
+    def _path(self, name: str) -> str | None:
+        """Inside the container; None if it leaves the model's folder."""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(self.entry), name.replace("\\", "/")))
+        inside = posixpath.join(".", path).startswith(posixpath.join(".", self.folder, ""))
+        return path if inside else None
 
     def files(self) -> Iterator[tuple[str, int, int, int | None]]:
         """Of each file in the model's folder that may be read: its path relative to the obj, its size in bytes, and its
@@ -80,9 +104,12 @@ def _open_zip(path: Path, _state: tuple | None) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise CorpusError(f"{path} is no readable zip ({error}): download it again.") from error
-    for name in archive.namelist():
+    for entry in archive.infolist():
+        # Windows programs write a\b, others ./a/b.
+        name = entry.filename = entry.filename.replace("\\", "/").removeprefix("./")
         if name.startswith("/") or ".." in name.split("/"):
             raise CorpusError(f"{path} has the entry {name!r}, which leaves its folder: do not trust this zip.")
+    archive.NameToInfo = {entry.filename: entry for entry in archive.infolist()}
     return archive
 
 
@@ -115,7 +142,7 @@ def _read_file(container: Path, folder: str, path: str) -> bytes:
     if not file.resolve().is_relative_to(container.resolve() / folder):
         raise CorpusError(f"{file} is a link that leaves the folder of its model: copy the file there instead.")
     if file.is_dir():
-        raise CorpusError(f"{file} is a folder where a file should be: put the file in its place.")
+        raise IsADirectoryError(f"{file} is a folder where a file should be")
     _check_size(str(file), file.stat().st_size)
     return file.read_bytes()
 

@@ -1,21 +1,24 @@
 """Materials of a model: diffuse colours, texture images, and what of them lies on each face."""
 
 import re
-import struct
 import warnings
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from .obj import Obj
-from .source import CorpusError, ModelSource
+from .obj import Obj, name_of
+from .source import ModelSource
 
 DEFAULT_COLOUR = (200, 200, 200)
-# Before the name of a texture file, which may hold spaces: `-s 1 1 1 -clamp on`.
-OPTIONS = re.compile(r"^(-\w+\s+((on|off|[-+]?[\d.]+(e[-+]?\d+)?)\s+)*)+", re.IGNORECASE)
+# Before or after the name of a texture file, which may hold spaces: `-s 2 2 1 -clamp on`.
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+VALUES = rf"(?:\s+(?:on|off|[rgbmlz]|{NUMBER})(?!\S)){{1,3}}"
+OPTION = re.compile(rf"(?<!\S)-(blend[uv]|bm|boost|cc|clamp|imfchan|mm|o|s|t|texres)({VALUES})", re.IGNORECASE)
 MAX_SIDE = 1024  # pixels of a texture that are kept: views have fewer
+MAX_TURNS = 1e5  # of a texture: further away float32 tells its pixels no longer apart
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,37 @@ class Skin:
         return Skin(self.uv[faces], self.texture[faces], self.images)
 
 
+@dataclass
+class Material:
+    """Diffuse colour, None if it cannot be read; path of the texture, if any, and the scale and offset of its
+    coordinates."""
+
+    diffuse: tuple[int, ...] | None = DEFAULT_COLOUR
+    path: str | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # Coordinates may be anything.
 def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[str, int]]:
-    """Face colours C (m,3) uint8, the skin if there are textures, and the counts of materials that no mtl file defines
-    and of textures that are missing or broken. C is the texture's mean over the face, else the diffuse colour, else
-    that of the vertices. A texture replaces the diffuse colour, as in Blender. Raises CorpusError if a path leaves the
-    model's folder or an image is absurdly large."""
-    diffuse, paths = _read_materials(source, obj.libraries)
+    """Face colours C (m,3) uint8, the skin if there are textures, and the counts of materials that no mtl file gives a
+    colour and of textures that are missing or broken. C is the texture's mean over the face, else the diffuse colour,
+    else that of the vertices. A texture replaces the diffuse colour, as in Blender."""
+    known = _read_materials(source, obj.libraries)
     counts = dict.fromkeys(("n_missing_materials", "n_missing_textures", "n_broken_textures"), 0)
     plain = np.uint8(DEFAULT_COLOUR) if obj.colours is None else _bytes(obj.colours)[obj.F].mean(1).astype(np.uint8)
     C = np.array(np.broadcast_to(plain, obj.F.shape))
-    texture = np.full(len(obj.F), -1)
+    texture, uv = np.full(len(obj.F), -1), obj.UV.copy()
     images, tried = {}, set()
     for i, name in enumerate(obj.materials):
-        faces, path = np.flatnonzero(obj.material == i), paths.get(name)
+        faces, material = np.flatnonzero(obj.material == i), known.get(name, Material(diffuse=None))
         if not len(faces):
             continue
-        C[faces] = diffuse.get(name, C[faces])
-        counts["n_missing_materials"] += name not in diffuse
+        if material.diffuse is None:
+            counts["n_missing_materials"] += 1
+        else:
+            C[faces] = material.diffuse
+        path = material.path
         if path is not None and path not in tried:
             tried.add(path)
             image, trouble = _read_image(source, path)
@@ -57,57 +74,67 @@ def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[
             else:
                 images[path] = image
         if path in images:
-            C[faces], mapped = _mean_colours(images[path], obj.UV[faces])
+            uv[faces] = uv[faces] * material.scale + material.offset
+            C[faces], mapped = _mean_colours(images[path], uv[faces])
             texture[faces[mapped]] = list(images).index(path)
     if not images:
         return C, None, counts
-    # Coordinates near 0 keep the most digits of float32.
-    uv = obj.UV - np.floor(np.nanmin(obj.UV, axis=1, keepdims=True, initial=0.0, where=np.isfinite(obj.UV)))
-    return C, Skin(np.nan_to_num(uv).astype(np.float32), texture, tuple(images.values())), counts
+    uv = np.where(np.abs(uv) < MAX_TURNS, uv, 0)
+    return C, Skin(uv.astype(np.float32), texture, tuple(images.values())), counts
 
 
 def _bytes(colours: np.ndarray) -> np.ndarray:
-    """[0,1] -> uint8; values outside are clipped, NaN is 0."""
-    return np.round(np.clip(np.nan_to_num(colours), 0, 1) * 255).astype(np.uint8)
+    """Of [0,1], or of [0,255] if one is above 2 -> uint8; values outside are clipped, NaN is 0."""
+    of_255 = colours.max(initial=0.0, where=np.isfinite(colours)) > 2
+    return np.round(np.clip(np.nan_to_num(colours / 255 if of_255 else colours), 0, 1) * 255).astype(np.uint8)
 
 
-def _read_materials(source: ModelSource, libraries: list[str]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Diffuse colours by name, and the paths of textures of those that have one; missing libraries define none."""
-    colours, paths = {}, {}
+def _read_materials(source: ModelSource, libraries: list[str]) -> dict[str, Material]:
+    """By name; libraries that are missing or cannot be read define none."""
+    materials, material = {}, None
     for library in dict.fromkeys(libraries):
         try:
-            text = source.read(library).decode("utf-8", "replace")
-        except FileNotFoundError:
+            data = source.find(library)
+        except (OSError, ValueError):
             continue
-        name = None
-        for line in text.splitlines():
-            word, rest = [*line.split(None, 1), "", ""][:2]
-            if word.lower() == "newmtl":
-                name = rest.strip()
-                colours[name] = DEFAULT_COLOUR
-                paths.pop(name, None)
-            elif name is not None and word.lower() == "kd":
-                colours[name] = _diffuse(rest)
-            elif name is not None and word.lower() == "map_kd" and rest:
-                paths[name] = OPTIONS.sub("", rest.strip())
-    return colours, paths
+        for line in data.removeprefix(BOM_UTF8).splitlines():
+            keyword, rest = b"".join(line.split(None, 1)[:1]).lower(), name_of(line)
+            if keyword == b"newmtl":
+                material = materials[rest] = Material()
+            elif material and keyword == b"kd":
+                material.diffuse = _diffuse(rest.split("#")[0])
+            elif material and keyword == b"map_kd" and rest:
+                material.path = OPTION.sub("", rest).strip()
+                options = {option.lower(): values for option, values in OPTION.findall(rest)}
+                material.scale, material.offset = _pair(options.get("s", ""), 1.0), _pair(options.get("o", ""), 0.0)
+    return materials
 
 
-def _diffuse(text: str) -> tuple[int, ...]:
-    """'r g b' or one grey, each in [0,1]; the default colour if it is neither."""
+def _pair(values: str, default: float) -> tuple[float, float]:
+    """The first two of an option's numbers; `default` for those that it leaves out."""
+    u, v = [*map(float, re.findall(NUMBER, values)), default, default][:2]
+    return u, v
+
+
+def _diffuse(text: str) -> tuple[int, ...] | None:
+    """'r g b' or one grey, each in [0,1]; None if it is neither."""
     try:
         numbers = [float(word) for word in text.split()[:3]]
     except ValueError:
-        return DEFAULT_COLOUR
-    return tuple(_bytes(np.array(numbers * (3 if len(numbers) == 1 else 1))).tolist()) if numbers else DEFAULT_COLOUR
+        return None
+    if len(numbers) not in (1, 3) or not np.isfinite(numbers).all():
+        return None
+    return tuple(np.broadcast_to(_bytes(np.array(numbers)), 3).tolist())
 
 
 def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]:
     """(h,w,3) uint8, or None with 'missing' or 'broken'."""
     try:
-        data = source.read(path)
-    except (FileNotFoundError, NotADirectoryError):
+        data = source.find(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None, "missing"
+    except (OSError, ValueError):
+        return None, "broken"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -116,22 +143,20 @@ def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]
         image = image.convert("RGB")
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         return np.asarray(image), ""
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        what = f"{source.container.name}: the texture {path} of {source.model_id}"
-        raise CorpusError(f"{what} has more than {Image.MAX_IMAGE_PIXELS} pixels: scale it down.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error):  # Pillow's ways to fail
+    except Exception:  # Pillow fails in many ways, and colours are not worth a model
         return None, "broken"
 
 
 def _mean_colours(image: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) says where it lies; else the
-    colour is that of the whole image."""
-    mapped = np.isfinite(uv).all((1, 2))
+    """Mean colour (m,3) of each face at four points inside it, and whether uv (m,3,2) says where it lies; else, and
+    where the face is larger than the image, the colour is that of the whole image."""
+    mapped = (np.abs(uv) < MAX_TURNS).all((1, 2))
+    small = mapped & (np.abs(np.linalg.det(uv[:, 1:] - uv[:, :1])) < 2)
     inside = np.vstack([np.full((1, 3), 1 / 3), np.full((3, 3), 1 / 6) + np.eye(3) / 2])
-    at = np.einsum("pk,mkc->mpc", inside, uv[mapped]) % 1.0  # (m,4,2)
+    at = np.einsum("pk,mkc->mpc", inside, uv[small]) % 1.0  # (m,4,2)
     h, w = image.shape[:2]
     columns = np.minimum((at[..., 0] * w).astype(int), w - 1)
     rows = np.minimum(((1 - at[..., 1]) * h).astype(int), h - 1)
     C = np.tile(image.mean((0, 1)).astype(np.uint8), (len(uv), 1))
-    C[mapped] = image[rows, columns].mean(1).astype(np.uint8)
+    C[small] = image[rows, columns].mean(1).astype(np.uint8)
     return C, mapped

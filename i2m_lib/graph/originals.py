@@ -49,7 +49,7 @@ def read_original(source: ModelSource, centre: np.ndarray, scale: float) -> trim
     if not np.isfinite(obj.UV).any():
         return None
     C, skin, _ = paint(obj, source)
-    texture = np.full(len(obj.F), -1) if skin is None else skin.texture
+    uv, texture = (np.nan_to_num(obj.UV), np.full(len(obj.F), -1)) if skin is None else (skin.uv, skin.texture)
     turn = V1_TO_CANONICAL if source.layout == "v1" else np.eye(3)
     V, scene = (obj.V @ turn.T - np.asarray(centre)) / scale, trimesh.Scene()
     finite, looks = np.isfinite(V[obj.F]).all((1, 2)), np.stack([obj.material, texture], axis=1)
@@ -58,9 +58,9 @@ def read_original(source: ModelSource, centre: np.ndarray, scale: float) -> trim
         colour = np.append(C[faces].mean(0).round(), 255).astype(np.uint8)
         look = {"baseColorTexture": Image.fromarray(skin.images[k])} if k >= 0 else {"baseColorFactor": colour}
         # A vertex for each different pair of place and texture coordinates.
-        corners = np.column_stack([obj.F[faces].ravel(), np.nan_to_num(obj.UV[faces]).reshape(-1, 2)])
+        corners = np.column_stack([obj.F[faces].ravel(), uv[faces].reshape(-1, 2)])
         corners, index = np.unique(corners, axis=0, return_inverse=True)
-        name = obj.materials[m] if m >= 0 else "none"
+        name = obj.materials[m].encode("utf-8", "backslashreplace").decode() if m >= 0 else "none"
         visual = trimesh.visual.TextureVisuals(corners[:, 1:], material=PBRMaterial(name=name, **look))
         places = V[corners[:, 0].astype(int)]
         scene.add_geometry(trimesh.Trimesh(places, index.reshape(-1, 3), visual=visual, process=False), geom_name=name)
