@@ -66,6 +66,8 @@ class Renderer:
                 mesh.active_texture_coordinates = skin.uv[faces].reshape(-1, 2)
                 texture = pv.Texture(image)
                 texture.repeat, texture.mipmap, texture.interpolate = True, True, True
+                # By more, Mesa visits each texel of a pixel: minutes where a texture repeats a thousand times.
+                texture.SetMaximumAnisotropicFiltering(1)
                 self._add(mesh, texture=texture, color="white")
 
     def _add(self, mesh: pv.PolyData, **look: object) -> None:

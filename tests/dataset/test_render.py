@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +117,23 @@ def test_textures_lie_where_their_coordinates_say(renderer, turns):
             shown = view[line, column, :3] > 40
             expected = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]][2 * (i % 2) + j % 2]
             assert shown.tolist() == [bool(x) for x in expected]
+
+
+def test_a_texture_that_repeats_thousands_of_times_is_its_mean_colour_and_costs_no_more(renderer):
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, ::2] = 2 * np.uint8((100, 80, 60))
+    V, F, C, skin = board(image, 8500)
+    seconds = []
+    for shown in (skin, None):
+        C[:] = 100, 80, 60
+        draw(renderer, V, F, C, shown)
+        start = time.perf_counter()
+        views = [draw(renderer, V, F, C, shown) for _ in range(5)]
+        seconds.append(time.perf_counter() - start)
+        if shown is skin:
+            textured = views[0]
+    assert np.abs(textured.astype(int) - views[0]).max() <= 4
+    assert seconds[0] < 20 * seconds[1]
 
 
 def test_a_texture_of_one_colour_is_that_colour(renderer):
