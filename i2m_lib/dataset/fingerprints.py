@@ -26,8 +26,8 @@ def fingerprints(sources: Iterable[ModelSource], renderings: str | Path, recorde
     for source in sources:
         places = [source]
         if renderings:
-            entry = f"{source.model_id}/rendering/renderings.txt"
-            places.append(ModelSource(source.synset, source.model_id, "v1", Path(renderings) / source.synset, entry))
+            entry = f"{source.original_id}/rendering/renderings.txt"
+            places.append(ModelSource(source.synset, source.original_id, "v1", Path(renderings) / source.synset, entry))
         files = sorted((i, *file) for i, place in enumerate(places) for file in place.files())
         stamp = _digest(files)
         if recorded.get(source.name, ("",))[0] == stamp:

@@ -83,7 +83,8 @@ def take_views(
     read. Each view has a random generator of its own, so that view k is the same whatever `n_views` is."""
     V, F, views, images = arrays["V"].astype(np.float64), arrays["F"], [], []
     if renderer is None:
-        folder, sizes = recipe.renderings / source.name / "rendering", (recipe.n_views, recipe.image_size)
+        folder = recipe.renderings / source.synset / source.original_id / "rendering"
+        sizes = recipe.n_views, recipe.image_size
         cameras, images = read_renderings(folder, row | {"layout": source.layout}, V, F, *sizes)
         return [(*astuple(camera), 1.0, 1.0, 1.0) for camera in cameras], images
 

@@ -4,10 +4,13 @@ v2   <synset>/<model_id>/models/model_normalized.obj     front -Z
 v1   <synset>/<model_id>/model.obj                       front +X
 """
 
+import hashlib
 import json
+import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -24,7 +27,8 @@ ENTRY = re.compile(r"(?:[^/]+/)??(?P<synset>\d{8})/(?P<model_id>[^/]+)/(?P<file>
 @dataclass(frozen=True)
 class Corpus:
     """All models under `root`. A model_id is a key: a model that ShapeNet lists under several synsets is in `models`
-    once, under the first, and in `repeated` under the others."""
+    once, under the first, and in `repeated` under the others. Other models of the same id, as in corpora that number
+    the models of each category, get the id `<synset>-<id>`."""
 
     root: Path
     models: list[ModelSource]  # sorted by synset, model_id
@@ -44,24 +48,27 @@ class Corpus:
         _check_root(root)
         path = Path(splits) if splits else root / "all.csv"
         listed = read_splits(path) if splits or path.is_file() else {}
-        found, first = {}, {}
+        found = {}
         for source in _sources(root):
             found.setdefault(source.name, source)
-        sources = [found[name] for name in sorted(found)]
-        for source in sources:
-            first.setdefault(source.model_id, source)
-        names, synsets = _read_taxonomy(root), {source.synset: None for source in sources}
-        by_list = {i: listed_split(listed, source.synset, i) for i, source in first.items()}
+        models, repeated = _distinct([found[name] for name in sorted(found)])
+        synsets = {source.synset: None for source in models}
+        by_list = {source.model_id: listed_split(listed, source.synset, source.original_id) for source in models}
+        if listed and not any(by_list.values()):
+            ids = f"which has ids like {next(iter(listed))[1]!r}, not {models[0].original_id!r}"
+            raise CorpusError(
+                f"{path} lists no model of {root}, {ids}: write ids as folders are named, or take it away."
+            )
         held = synsets if any(synset for synset, _ in listed) else {""}
         return cls(
             root=root,
-            models=list(first.values()),
-            repeated=[source for source in sources if first[source.model_id] is not source],
-            categories={synset: names.get(synset, synset) for synset in synsets},
+            models=models,
+            repeated=repeated,
+            categories=_names(root, list(synsets)),
             splits={i: split or hashed_split(i, split_seed) for i, split in by_list.items()},
             split_list=path.name if listed else "seeded",
             n_unlisted=list(by_list.values()).count(None) if listed else 0,
-            n_absent=len({i for synset, i in listed if synset in held} - first.keys()),
+            n_absent=len({i for synset, i in listed if synset in held} - {source.original_id for source in models}),
         )
 
     def choose(self, categories: list[str] | None, max_models: int | None, *, seed: int) -> list[ModelSource]:
@@ -89,6 +96,29 @@ class Corpus:
         return sorted((source for *_, source in chosen), key=lambda source: source.model_id)
 
 
+def _distinct(sources: list[ModelSource]) -> tuple[list[ModelSource], list[ModelSource]]:
+    """The models, and those that are under another synset too: the same id and the same obj."""
+    count, models, repeated = Counter(source.model_id for source in sources), [], []
+    ids: dict[str, dict[bytes | str, str]] = {}
+    for source in sources:
+        known = ids.setdefault(source.model_id, {})
+        content = _obj_of(source) if count[source.model_id] > 1 else b""
+        if content in known:
+            repeated.append(replace(source, model_id=known[content]))
+            continue
+        known[content] = f"{source.synset}-{source.model_id}" if known else source.model_id
+        models.append(replace(source, model_id=known[content]))
+    return models, repeated
+
+
+def _obj_of(source: ModelSource) -> bytes | str:
+    """Its digest; another word for each obj that cannot be read."""
+    try:
+        return hashlib.sha256(source.read(posixpath.basename(source.entry))).digest()
+    except (OSError, CorpusError):
+        return source.synset
+
+
 def _sources(root: Path) -> Iterator[ModelSource]:
     """Folders before zips, so that an unpacked copy wins."""
     paths = sorted(root.iterdir()) if root.is_dir() else []
@@ -101,6 +131,8 @@ def _in_folder(synset: Path) -> Iterator[ModelSource]:
     """Every folder is a model; one without an obj will be quarantined."""
     for model in synset.iterdir():
         if model.is_dir() and not model.name.startswith("."):
+            if not model.name.isprintable():
+                raise CorpusError(f"{synset} holds a folder {model.name!a}, which is no name in UTF-8: rename it.")
             layout = _layout(lambda obj, model=model: (model / obj).exists())
             yield ModelSource(synset.name, model.name, layout, synset, f"{model.name}/{OBJ_OF_LAYOUT[layout]}")
 
@@ -141,13 +173,19 @@ def _check_root(root: Path) -> None:
     raise CorpusError(f"{root} holds no model: expected {EXPECTED}, in folders or in <synset>.zip.")
 
 
-def _read_taxonomy(root: Path) -> dict[str, str]:
-    """synset -> its first name that is one word; empty without taxonomy.json."""
-    path = root / "taxonomy.json"
+def _names(root: Path, synsets: list[str]) -> dict[str, str]:
+    """synset -> its first name in taxonomy.json that is one word, with the synset where several have that name; the
+    synset where there is none."""
+    known = _read_taxonomy(root / "taxonomy.json")
+    names = [known.get(synset, synset) for synset in synsets]
+    return {s: name if names.count(name) == 1 else f"{name}_{s}" for s, name in zip(synsets, names, strict=True)}
+
+
+def _read_taxonomy(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        nodes = json.loads(path.read_text(encoding="utf-8"))
+        nodes = json.loads(path.read_text(encoding="utf-8-sig"))
         names = {node["synsetId"]: node["name"].split(",") for node in nodes}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"{path} is not ShapeNet's taxonomy ({error!r}): download it again.") from error

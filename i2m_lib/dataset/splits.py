@@ -63,11 +63,12 @@ def _rows_of_csv(path: Path) -> Iterator[tuple[str, str, str]]:
         if not {"modelId", "split"} <= set(reader.fieldnames or ()):
             raise CorpusError(f"{path} needs the columns modelId and split.")
         for row in reader:
-            yield row.get("synsetId") or "", row["modelId"], row["split"]
+            synset = row.get("synsetId") or ""
+            yield synset and synset.zfill(8), row["modelId"], row["split"]  # Spreadsheets drop zeros.
 
 
 def _rows_of_r2n2(path: Path) -> list[tuple[str, str, str]]:
-    categories = json.loads(path.read_text(encoding="utf-8"))
+    categories = json.loads(path.read_text(encoding="utf-8-sig"))
     try:
         return [(c["taxonomy_id"], str(i), split) for c in categories for split in SPLITS for i in c[split]]
     except (KeyError, TypeError) as error:
@@ -94,7 +95,7 @@ def read_template_ids(path: str | Path) -> dict[str, list[str]]:
     """synset -> model ids in their order, from a text file with a line `<synset> (name)` before the ids of each
     category, one a line. Raises CorpusError if an id comes before any synset or twice, or a category has none."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise CorpusError(f"{path} cannot be read as a list of template ids ({error}).") from error
     ids, listed = {}, None

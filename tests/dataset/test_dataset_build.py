@@ -210,13 +210,17 @@ def test_bad_models_are_quarantined_and_the_run_goes_on(corpus_root, tmp_path):
         path = root / "03001627" / model_id / "model.obj"
         path.parent.mkdir()
         path.write_bytes(data)
+    table = root / "04256520" / "04379243model0" / "model.obj"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(bad["04379243model0"])
     built = build_dataset(root, tmp_path / "out", **SMALL | {"n_views": 1}, workers=1)
     status = built.manifest.set_index(["synset", "model_id"])
-    assert (status.status == "ok").sum() == len(built.models) == len(built.views) == 8
-    assert built.images.shape[0] == 8
+    assert (status.status == "ok").sum() == len(built.models) == len(built.views) == 9
+    assert built.images.shape[0] == 9
     reasons = {model_id: status.reason["03001627", model_id] for model_id in bad}
     assert status.status["03001627", "04379243model0"] == "ok"
-    assert "is used under synset 03001627" in status.reason["04379243", "04379243model0"]
+    assert status.status["04379243", "04379243-04379243model0"] == "ok"  # another model of the same id
+    assert "is used under synset 03001627" in status.reason["04256520", "04379243model0"]
     assert reasons["empty"].startswith(("empty", "unreadable"))
     assert reasons["garbage"].startswith(("empty", "unreadable"))
     assert reasons["line"].startswith("flat")

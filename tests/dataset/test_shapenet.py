@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -55,6 +56,25 @@ def test_a_model_of_two_synsets_is_used_once(tmp_path):
     assert [s.synset for s in corpus.repeated] == ["04256520"]
 
 
+def test_models_that_are_numbered_in_each_category_are_all_used(tmp_path):
+    for i, synset in enumerate(("02818832", "03001627", "04256520", "04379243")):
+        put(tmp_path, f"{synset}/0/models/model_normalized.obj", f"{synset}/1/models/model_normalized.obj")
+        if i < 3:  # the last repeats the first
+            (tmp_path / synset / "1/models/model_normalized.obj").write_text(OBJ.replace("1 0 0", f"{i} 0 1"))
+        (tmp_path / synset / "0/models/model_normalized.obj").write_text(OBJ.replace("1 0 0", f"2 {i} 0"))
+    (tmp_path / "04379243/1/models/model_normalized.obj").write_text(OBJ.replace("1 0 0", "0 0 1"))
+    rows = ["02818832,0,train", "03001627,0,val", "04256520,0,test", "02818832,1,test", "03001627,1,train"]
+    (tmp_path / "all.csv").write_text("\n".join(["synsetId,modelId,split", *rows]))
+    corpus = Corpus.open(tmp_path, split_seed=0)
+    ids = ["0", "1", "03001627-0", "03001627-1", "04256520-0", "04256520-1", "04379243-0"]
+    assert [s.model_id for s in corpus.models] == ids
+    assert [(s.synset, s.model_id) for s in corpus.repeated] == [("04379243", "1")]
+    assert [corpus.splits[i] for i in ids[:5]] == ["train", "test", "val", "train", "test"]
+    assert (corpus.n_unlisted, corpus.n_absent) == (2, 0)
+    assert {s.original_id for s in corpus.models} == {"0", "1"}
+    assert len({s.read("model_normalized.obj") for s in corpus.models}) == len({s.name for s in corpus.models}) == 7
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [("display,video display", "display"), ("remote control,remote", "remote"), ("a b", "a_b")],
@@ -63,6 +83,20 @@ def test_category_is_the_first_single_word(tmp_path, names, expected):
     put(tmp_path, "03001627/a/model.obj")
     (tmp_path / "taxonomy.json").write_text(json.dumps([{"synsetId": "03001627", "name": names}]))
     assert Corpus.open(tmp_path, split_seed=0).categories == {"03001627": expected}
+
+
+def test_two_synsets_of_one_name_are_two_categories(tmp_path):
+    put(tmp_path, "02992529/a/model.obj", "04401088/b/model.obj", "03001627/c/model.obj")
+    nodes = [
+        {"synsetId": s, "name": n} for s, n in (("02992529", "phone"), ("04401088", "phone,x"), ("03001627", "chair"))
+    ]
+    # as editors of Windows save it
+    (tmp_path / "taxonomy.json").write_text(json.dumps(nodes), encoding="utf-8-sig")
+    corpus = Corpus.open(tmp_path, split_seed=0)
+    assert corpus.categories == {"02992529": "phone_02992529", "03001627": "chair", "04401088": "phone_04401088"}
+    assert [s.model_id for s in corpus.choose(["phone_04401088"], None, seed=0)] == ["b"]
+    with pytest.raises(CorpusError, match=r"no category 'phone', only .*phone_02992529"):
+        corpus.choose(["phone"], None, seed=0)
 
 
 def test_without_lists_the_synset_is_the_name_and_the_split_is_hashed(tmp_path):
@@ -121,6 +155,19 @@ def test_zips_are_read_in_place_with_or_without_a_folder_on_top(tmp_path, layout
     assert models[1].read("../images/t.png" if layout == "v2" else "images/t.png") == b"t"
 
 
+@pytest.mark.parametrize("layout", ["v1", "v2"])
+@pytest.mark.parametrize(("start", "joint"), [("", "\\"), ("./", "/"), (".\\", "\\")])
+def test_zips_with_names_as_some_programs_write_them(tmp_path, layout, start, joint):
+    with zipfile.ZipFile(tmp_path / "03001627.zip", "w") as archive:
+        for name, text in ((OBJ_OF_LAYOUT[layout], OBJ), ("images/t.png", "t")):
+            archive.writestr(start + f"03001627/a/{name}".replace("/", joint), text)
+    (source,) = Corpus.open(tmp_path, split_seed=0).models
+    assert (source.name, source.layout) == ("03001627/a", layout)
+    assert source.read(Path(source.entry).name) == OBJ.encode()
+    assert source.find("images/t.png" if layout == "v1" else "..\\images\\T.png") == b"t"
+    assert len(list(source.files())) == 2
+
+
 def test_models_without_an_obj_are_listed_and_cannot_be_read(tmp_path):
     (tmp_path / "03001627" / "a" / "models").mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "04256520.zip", "w") as archive:
@@ -132,7 +179,10 @@ def test_models_without_an_obj_are_listed_and_cannot_be_read(tmp_path):
             source.read("model_normalized.obj")
 
 
-@pytest.mark.parametrize("name", ["03001627/../../a/model.obj", "03001627/../model.obj", "/03001627/a/model.obj"])
+@pytest.mark.parametrize(
+    "name",
+    ["03001627/../../a/model.obj", "03001627/../model.obj", "/03001627/a/model.obj", "03001627\\..\\model.obj"],
+)
 def test_zips_with_entries_that_leave_them_are_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "03001627.zip", "w") as archive:
         archive.writestr(name, OBJ)
@@ -162,6 +212,13 @@ def test_wrong_roots_say_what_to_give(corpus_root, tmp_path):
         Corpus.open(tmp_path, split_seed=0)
     with pytest.raises(CorpusError, match=r"one level too high: give .*ShapeNetCore\.v\d+\."):
         Corpus.open(corpus_root.parent, split_seed=0)
+
+
+def test_a_model_whose_name_is_not_utf_8_is_named(tmp_path):
+    put(tmp_path, "03001627/a/model.obj")
+    (tmp_path / "03001627" / os.fsdecode(b"\xba\xec")).mkdir()
+    with pytest.raises(CorpusError, match=r"holds a folder '\\udcba\\udcec', which is no name in UTF-8: rename it"):
+        Corpus.open(tmp_path, split_seed=0)
 
 
 def test_broken_lists_are_named(tmp_path):

@@ -60,6 +60,31 @@ def test_lists_are_chosen_by_parameter_and_unknown_ids_are_counted(tmp_path):
     assert given.splits == {"a": "train", "b": "train", "c": "test", "d": hashed_split("d", 3)}
 
 
+@pytest.mark.parametrize("listed", ["A", "03001627/a", "a.obj", "airplane-a"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_list_of_none_of_the_models_is_an_error_that_shows_both_ways_to_write_ids(tmp_path, listed, beside):
+    path = tmp_path / "corpus" / "03001627" / "a" / "model.obj"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    path = write(tmp_path / ("corpus/all.csv" if beside else "mine.csv"), f"modelId,split\n{listed},test\n")
+    with pytest.raises(CorpusError, match=f"{path.name} lists no model of .*ids like '{listed}', not 'a': write ids"):
+        Corpus.open(tmp_path / "corpus", split_seed=0, splits="" if beside else path)
+
+
+def test_marks_before_a_list_and_zeros_that_spreadsheets_drop_change_nothing(tmp_path):
+    (tmp_path / "a.csv").write_text("synsetId,modelId,split\n2818832,a,val\n3001627,a,test\n", encoding="utf-8-sig")
+    splits = read_splits(tmp_path / "a.csv")
+    assert [listed_split(splits, synset, "a") for synset in ("02818832", "03001627", "04379243")] == [
+        "val",
+        "test",
+        None,
+    ]
+    (tmp_path / "a.json").write_text(r2n2(train=["a"]), encoding="utf-8-sig")
+    assert listed_split(read_splits(tmp_path / "a.json"), "03001627", "a") == "train"
+    (tmp_path / "ids.txt").write_text("03001627 (chair)\na\n", encoding="utf-8-sig")
+    assert read_template_ids(tmp_path / "ids.txt") == {"03001627": ["a"]}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
