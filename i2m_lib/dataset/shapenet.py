@@ -55,10 +55,8 @@ class Corpus:
         synsets = {source.synset: None for source in models}
         by_list = {source.model_id: listed_split(listed, source.synset, source.original_id) for source in models}
         if listed and not any(by_list.values()):
-            ids = f"which has ids like {next(iter(listed))[1]!r}, not {models[0].original_id!r}"
-            raise CorpusError(
-                f"{path} lists no model of {root}, {ids}: write ids as folders are named, or take it away."
-            )
+            ids = f"its ids are like {next(iter(listed))[1]!r}, the folders' names like {models[0].original_id!r}"
+            raise CorpusError(f"{path} lists no model of {root}: {ids}; write both alike, or take the list away.")
         held = synsets if any(synset for synset, _ in listed) else {""}
         return cls(
             root=root,
