@@ -104,7 +104,7 @@ def take_views(
     for view in range(n_varied):
         rng = rng_of(1, view)
         stretch = proportions(V, recipe.variety, rng)
-        renderer.load(V * stretch, F, arrays["C"], skin)
+        renderer.move(V * stretch)
         shoot(rng, stretch)
     return views, np.stack(images)
 

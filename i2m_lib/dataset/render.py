@@ -40,6 +40,7 @@ class Renderer:
             self._plotter.add_light(light)
         self._pixels = vtkUnsignedCharArray()
         self._actors: list[pv.Actor] = []
+        self._parts: list[tuple[pv.PolyData, np.ndarray]] = []  # and which vertices of the loaded mesh their points are
 
     def __enter__(self) -> "Renderer":
         return self
@@ -51,26 +52,32 @@ class Renderer:
         """Makes `shoot` show vertices V (n,3), faces F (m,3), face colours C (m,3) uint8 and the textures of `skin`."""
         for actor in self._actors:
             self._plotter.remove_actor(actor, render=False)
-        self._actors = []
+        self._actors, self._parts = [], []
         V, F, C = np.asarray(V, np.float32), np.asarray(F), np.asarray(C, np.uint8)
         bare = np.arange(len(F)) if skin is None else np.flatnonzero(skin.texture < 0)
         if len(bare):
             mesh = pv.PolyData.from_regular_faces(V, F[bare])
             mesh.cell_data["C"] = C[bare]
-            self._add(mesh, scalars="C", rgb=True)
+            self._add(mesh, np.arange(len(V)), scalars="C", rgb=True)
         for i, image in enumerate(skin.images if skin else ()):
             faces = np.flatnonzero(skin.texture == i)
             if len(faces):
-                corners = np.arange(3 * len(faces)).reshape(-1, 3)
-                mesh = pv.PolyData.from_regular_faces(V[F[faces]].reshape(-1, 3), corners)
+                corners = F[faces].ravel()
+                mesh = pv.PolyData.from_regular_faces(V[corners], np.arange(len(corners)).reshape(-1, 3))
                 mesh.active_texture_coordinates = skin.uv[faces].reshape(-1, 2)
                 texture = pv.Texture(image)
                 texture.repeat, texture.mipmap, texture.interpolate = True, True, True
                 # By more, Mesa visits each texel of a pixel: minutes where a texture repeats a thousand times.
                 texture.SetMaximumAnisotropicFiltering(1)
-                self._add(mesh, texture=texture, color="white")
+                self._add(mesh, corners, texture=texture, color="white")
 
-    def _add(self, mesh: pv.PolyData, **look: object) -> None:
+    def move(self, V: np.ndarray) -> None:
+        """Puts the vertices of the loaded mesh elsewhere. Another `load` would read its textures again."""
+        for mesh, vertices in self._parts:
+            mesh.points = np.asarray(V, np.float32)[vertices]
+
+    def _add(self, mesh: pv.PolyData, vertices: np.ndarray, **look: object) -> None:
+        self._parts.append((mesh, vertices))
         self._actors.append(self._plotter.add_mesh(mesh, reset_camera=False, render=False, **look))
 
     def shoot(self, camera: Camera, light_rng: np.random.Generator) -> np.ndarray:

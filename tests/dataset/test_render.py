@@ -156,6 +156,16 @@ def test_faces_without_a_texture_keep_their_colour(renderer):
     assert np.array_equal(renderer.render(*lopsided(), FRONT, rng()), renderer.render(*lopsided(), FRONT, rng()))
 
 
+def test_a_moved_mesh_is_drawn_as_a_loaded_one(renderer):
+    V, F, C, skin = board(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8), 2)
+    mixed = Skin(skin.uv, np.array([0, -1]), skin.images)
+    moved = V * (0.5, 1.2, 1) + 0.1
+    loaded = draw(renderer, moved, F, C, mixed)
+    draw(renderer, V, F, C, mixed)
+    renderer.move(moved)
+    assert np.array_equal(renderer.shoot(FRONT, rng()), loaded)
+
+
 def test_reduce_against_a_plain_twin():
     draws = rng()
     rgba = draws.integers(0, 256, (12, 12, 4)).astype(np.uint8)
