@@ -3,8 +3,8 @@ same in a large corpus as in a small one.
 
     python benchmarks/dataset_build.py [--quick] [--corpus FOLDER] [--size 224] [--workers 2]
 
-Builds 100 models and then all of them, 24 views each, and plans the 51,300 models of ShapeNetCore
-from the larger build.
+Builds 100 models and then all of them, 24 views each, and plans the models of ShapeNetCore from some
+of them that are made like ShapeNet's.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import psutil
 from rendering import N_VIEWS, default_corpus
 
 from i2m_lib.dataset import build
+from i2m_lib.dataset.dataset import Dataset
+from i2m_lib.dataset.plan import SHAPENET_MODELS, shapenet_cost
 from i2m_lib.dataset.shapenet import Corpus, ModelSource
 
-SHAPENET = 51_300  # models of ShapeNetCore
 TOLERANCE = 0.2
 
 
@@ -98,16 +99,17 @@ def main() -> None:
                 ),
                 flush=True,
             )
+        plan = shapenet_cost(Dataset.open(out))
     few, many = results
     each = [result["seconds"] / result["models"] for result in results]
     change = each[1] / each[0] - 1
     print(
         f"A model costs {change:+.0%} among {many['models']} as among {few['models']} (target: within {TOLERANCE:.0%})"
     )
-    share = SHAPENET / many["models"]
-    hours, memory, disk = share * many["seconds"] / 3600, many["peak"] / 1e9, share * many["disk"] / 1e9
+    hours = SHAPENET_MODELS * (plan.mesh_seconds + plan.view_seconds).mean() / arguments.workers / 3600
+    memory, disk = many["peak"] / 1e9, SHAPENET_MODELS * plan.bytes.mean() / 1e9
     print(
-        f"The plan for {SHAPENET:,} models, {N_VIEWS} views of {arguments.size} px: {hours:.1f} h with "
+        f"The plan for {SHAPENET_MODELS:,} models, {N_VIEWS} views of {arguments.size} px: {hours:.1f} h with "
         f"{arguments.workers} workers, {memory:.1f} GB of memory, {disk:.0f} GB of disk"
     )
 
