@@ -17,7 +17,8 @@ DEFAULT_COLOUR = (200, 200, 200)
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 VALUES = rf"(?:\s+(?:on|off|[rgbmlz]|{NUMBER})(?!\S)){{1,3}}"
 OPTION = re.compile(rf"(?<!\S)-(blend[uv]|bm|boost|cc|clamp|imfchan|mm|o|s|t|texres)({VALUES})", re.IGNORECASE)
-MAX_SIDE = 1024  # pixels of a texture that are kept: views have fewer
+# Pixels that are kept of a texture, along a side, and of all textures of a model: views have fewer.
+MAX_SIDE, MAX_PIXELS = 1024, 16 * 1024**2
 MAX_TURNS = 1e5  # of a texture: further away float32 tells its pixels no longer apart
 
 
@@ -57,6 +58,8 @@ def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[
     C = np.array(np.broadcast_to(plain, obj.F.shape))
     texture, uv = np.full(len(obj.F), -1), obj.UV.copy()
     images, tried = {}, set()
+    n_paths = len({known[name].path for name in obj.materials if name in known and known[name].path is not None})
+    side = int(min(MAX_SIDE, (MAX_PIXELS / max(n_paths, 1)) ** 0.5))
     for i, name in enumerate(obj.materials):
         faces, material = np.flatnonzero(obj.material == i), known.get(name, Material(diffuse=None))
         if not len(faces):
@@ -68,7 +71,7 @@ def paint(obj: Obj, source: ModelSource) -> tuple[np.ndarray, Skin | None, dict[
         path = material.path
         if path is not None and path not in tried:
             tried.add(path)
-            image, trouble = _read_image(source, path)
+            image, trouble = _read_image(source, path, side)
             if trouble:
                 counts[f"n_{trouble}_textures"] += 1
             else:
@@ -127,8 +130,8 @@ def _diffuse(text: str) -> tuple[int, ...] | None:
     return tuple(np.broadcast_to(_bytes(np.array(numbers)), 3).tolist())
 
 
-def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]:
-    """(h,w,3) uint8, or None with 'missing' or 'broken'."""
+def _read_image(source: ModelSource, path: str, side: int) -> tuple[np.ndarray | None, str]:
+    """(h,w,3) uint8 with h, w <= side, or None with 'missing' or 'broken'."""
     try:
         data = source.find(path)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -139,9 +142,9 @@ def _read_image(source: ModelSource, path: str) -> tuple[np.ndarray | None, str]
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(data))
-        image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+        image.draft("RGB", (side, side))
         image = image.convert("RGB")
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        image.thumbnail((side, side))
         return np.asarray(image), ""
     except Exception:  # Pillow fails in many ways, and colours are not worth a model
         return None, "broken"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2m_lib.dataset import textures
 from i2m_lib.dataset.obj import read_obj
 from i2m_lib.dataset.source import ModelSource
 from i2m_lib.dataset.textures import DEFAULT_COLOUR, paint
@@ -153,3 +154,15 @@ def test_a_face_on_which_a_texture_repeats_has_its_mean_colour(tmp_path, turns, 
     C, skin, counts = painted(tmp_path, text, m_mtl=b"newmtl t\nmap_Kd t.png\n", t_png=PICTURE)
     assert (C, counts, skin.texture.tolist()) == ([(127, 0, 127)], {}, [0 if is_mapped else -1])
     assert np.isfinite(skin.uv).all()
+
+
+@pytest.mark.parametrize("n", [1, 3, 12])
+def test_many_textures_are_kept_smaller(tmp_path, monkeypatch, n):
+    monkeypatch.setattr(textures, "MAX_SIDE", 6)
+    monkeypatch.setattr(textures, "MAX_PIXELS", 48)
+    mtl = "".join(f"newmtl {i}\nmap_Kd {i}.png\n" for i in range(n))
+    text = f"mtllib m.mtl\n{SQUARE}{UV}" + "".join(f"usemtl {i}\nf 1/1 2/2 3/3\n" for i in range(n))
+    C, skin, counts = painted(tmp_path, text, m_mtl=mtl.encode(), **{f"{i}_png": PICTURE for i in range(n)})
+    assert [image.shape for image in skin.images] == [(side := {1: 6, 3: 4, 12: 2}[n], side, 3)] * n
+    assert (counts, skin.texture.tolist()) == ({}, list(range(n)))
+    assert all(colour[0] > 200 for colour in C)
