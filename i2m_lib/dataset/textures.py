@@ -94,12 +94,13 @@ def _bytes(colours: np.ndarray) -> np.ndarray:
 
 def _read_materials(source: ModelSource, libraries: list[str]) -> dict[str, Material]:
     """By name; libraries that are missing or cannot be read define none."""
-    materials, material = {}, None
+    materials = {}
     for library in dict.fromkeys(libraries):
         try:
             data = source.find(library)
         except (OSError, ValueError):
             continue
+        material = None
         for line in data.removeprefix(BOM_UTF8).splitlines():
             keyword, rest = b"".join(line.split(None, 1)[:1]).lower(), name_of(line)
             if keyword == b"newmtl":

@@ -52,7 +52,7 @@ def painted(folder: Path, obj: str | bytes, *, archive: bool = False, **files: b
 
 def test_libraries_with_a_mark_and_several_in_a_line(tmp_path):
     text = f"mtllib a.mtl b.mtl\n{SQUARE}usemtl red\nf 1 2 3\nusemtl blue\nf 1 3 4\n"
-    a, b = b"\xef\xbb\xbfnewmtl red\r\nKd 1 0 0\r\n", b"newmtl blue\n\tKD 0 0 1 # not 1 0 0\n"
+    a, b = b"\xef\xbb\xbfnewmtl red\r\nKd 1 0 0\r\n", b"Kd 0 1 0\nnewmtl blue\n\tKD 0 0 1 # not 1 0 0\n"
     assert painted(tmp_path, text, a_mtl=a, b_mtl=b) == ([RED, BLUE], None, {})
 
 
