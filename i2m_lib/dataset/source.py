@@ -132,7 +132,7 @@ def _read_member(container: Path, path: str) -> bytes:
         raise CorpusError(f"{container}: {path} expands more than {MAX_EXPANSION} times; remove it if it is real.")
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise CorpusError(f"{container}: {path} cannot be unpacked ({error}): download the zip again.") from error
 
 

@@ -271,6 +271,17 @@ def test_links_out_of_the_model_are_refused_but_not_a_linked_synset(tmp_path):
             source.read(name)
 
 
+@pytest.mark.parametrize("change", [lambda data: data[40:], lambda data: data.replace(b"v 1 0 0", b"v 2 0 0")])
+def test_a_damaged_zip_is_to_be_downloaded_again(tmp_path, change):
+    path = tmp_path / "03001627.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("03001627/a/model.obj", OBJ)
+    path.write_bytes(change(path.read_bytes()))
+    (source,) = Corpus.open(tmp_path, split_seed=0).models
+    with pytest.raises(CorpusError, match=r"model\.obj cannot be unpacked .*: download the zip again"):
+        source.read("model.obj")
+
+
 def test_bombs_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "03001627.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

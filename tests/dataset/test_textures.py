@@ -35,7 +35,7 @@ def painted(folder: Path, obj: str | bytes, *, archive: bool = False, **files: b
     """Colours, skin and counts that differ from 0 of a v2 model with `files` beside its obj, in a folder or a zip; `_`
     stands for the dot of a name."""
     if archive:
-        with zipfile.ZipFile(folder / "03001627.zip", "w") as out:
+        with zipfile.ZipFile(folder / "03001627.zip", "a") as out:
             for name, data in files.items():
                 out.writestr(f"03001627/a/models/{name.replace('_', '.')}", data)
         source = ModelSource("03001627", "a", "v2", folder / "03001627.zip", "03001627/a/models/m.obj")
@@ -122,6 +122,14 @@ def test_a_texture_that_is_no_file_is_counted(tmp_path, archive, line):
     (tmp_path / "03001627" / "a" / "images").mkdir(parents=True)
     mtl = f"newmtl t\nKd 0 1 0\nmap_Kd {line}\n".encode()
     assert painted(tmp_path, PAINTED, archive=archive, m_mtl=mtl) == ([GREEN], None, {"n_missing_textures": 1})
+
+
+def test_a_damaged_texture_in_a_zip_is_counted(tmp_path):
+    mtl = b"newmtl t\nKd 0 1 0\nmap_Kd t.png\n"
+    assert painted(tmp_path, PAINTED, archive=True, m_mtl=mtl, t_png=PICTURE)[0] == [RED]
+    path = tmp_path / "03001627.zip"
+    path.write_bytes(path.read_bytes().replace(PICTURE[-20:], b"*" * 20))
+    assert painted(tmp_path, PAINTED, archive=True) == ([GREEN], None, {"n_broken_textures": 1})
 
 
 def test_a_library_that_cannot_be_read_costs_colours_alone(tmp_path):
