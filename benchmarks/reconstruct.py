@@ -64,7 +64,7 @@ def parts(reconstructor: Reconstructor, path: Path) -> dict[str, float]:
     with torch.no_grad():
         image = compose(crop_to_mask(rgba.float() / 255, reconstructor.size))
         mark("crop")
-        reconstructor._average(image)
+        reconstructor.model.average(image)
     mark("network, on the image and its mirror image")
     answer = reconstructor.reconstruct(path)
     marks.append(time.perf_counter())

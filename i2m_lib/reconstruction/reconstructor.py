@@ -14,7 +14,7 @@ from trimesh.exchange.obj import export_obj
 from i2m_lib.artefacts import sha256
 from i2m_lib.graph.originals import dress
 from i2m_lib.graph.template_graph import Template, TemplateGraph
-from i2m_lib.learning.azimuth import mirrored, mode
+from i2m_lib.learning.azimuth import mode
 from i2m_lib.learning.images import compose, crop_to_mask
 from i2m_lib.learning.networks import Image2Mesh
 from i2m_lib.learning.train import categories_of, load_model
@@ -127,7 +127,7 @@ class Reconstructor:
     @torch.no_grad()
     def predict_crops(self, crop: Tensor) -> list[Reconstruction]:
         """The answers to crops (b, 4, size, size), made by `crop_to_mask`, on the network's device."""
-        out = self._average(compose(crop))
+        out = self.model.average(compose(crop))
         p = out["logits"].softmax(1)
         best = p.argmax(1)
         rows = torch.arange(len(best), device=crop.device)
@@ -141,17 +141,10 @@ class Reconstructor:
     @torch.no_grad()
     def outputs(self, rgba: Tensor) -> dict[str, Tensor]:
         """The network's outputs (`Image2Mesh.forward`) for images (b, 4, h, w) uint8, on the CPU."""
-        return {name: x.float().cpu() for name, x in self._average(compose(self._crop(rgba))).items()}
+        return {name: x.float().cpu() for name, x in self.model.average(compose(self._crop(rgba))).items()}
 
     def _crop(self, rgba: Tensor) -> Tensor:
         return crop_to_mask(rgba.to(self.model.means.device).float() / 255, self.size)
-
-    def _average(self, image: Tensor) -> dict[str, Tensor]:
-        """The mean of the network's outputs for images (b, 3, s, s) and for their mirror images. The symmetric lattice
-        deforms both alike; only the azimuth changes, to its negative."""
-        outputs = self.model(torch.cat([image, image.flip(3)]))
-        outputs["azimuth"][len(image) :] = mirrored(outputs["azimuth"][len(image) :])
-        return {name: (x[: len(image)] + x[len(image) :]) / 2 for name, x in outputs.items()}
 
     @cached_property
     def _synsets(self) -> np.ndarray:

@@ -94,8 +94,8 @@ def ceilings(table: pd.DataFrame, floor: float) -> plt.Figure:
 
 
 def curves(history: pd.DataFrame) -> plt.Figure:
-    """Training and validation value of each term of the loss, an epoch a point."""
-    terms = [name.removeprefix("train_") for name in history if name.startswith("train_")]
+    """Training and validation value of each term of the loss, and what else was measured, an epoch a point."""
+    terms = list(dict.fromkeys(c.split("_", 1)[1] for c in history if c.startswith(("train_", "val_"))))
     figure, axes = plt.subplots(1, len(terms), figsize=(2.6 * len(terms), 2.3), squeeze=False, layout="tight")
     for axis, term in zip(axes[0], terms, strict=True):
         for split, colour in (("train", OTHERS), ("val", OURS)):

@@ -138,6 +138,21 @@ def test_the_best_weights_are_kept_and_patience_ends(tmp_path):
     assert_same_weights(trainer.model.state_dict(), states[1])
 
 
+def test_a_measure_and_not_the_loss_says_which_weights_are_best(tmp_path):
+    """The loss falls in each epoch; what is measured is least after the second, and patience counts from there."""
+    values, states = iter([0.3, 0.1, 0.2, 0.4]), []
+
+    def measure(model, batch):
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"chamfer_l1": torch.tensor(next(values))}
+
+    trainer = make(tmp_path, Schedule(epochs=9, lr=0.02, patience=2), n_val=1, measure=measure)
+    history = trainer.run()
+    assert history.val_chamfer_l1.tolist() == pytest.approx([0.3, 0.1, 0.2, 0.4])
+    assert history.val_loss.is_monotonic_decreasing
+    assert_same_weights(trainer.model.state_dict(), states[1])
+
+
 def test_without_validation_the_last_weights_are_kept(tmp_path):
     trainer = make(tmp_path, n_val=0)
     assert "val_loss" not in trainer.run()

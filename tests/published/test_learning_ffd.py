@@ -4,14 +4,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from i2m_lib.artefacts import StaleError
-from i2m_lib.dataset.dataset import chunks
+from i2m_lib.dataset.dataset import Views, chunks, views_of
+from i2m_lib.geometry.ffd import Lattice
 from i2m_lib.graph.template_graph import TemplateGraph
+from i2m_lib.learning.images import compose, crop_to_mask
+from i2m_lib.learning.selection import validation_chamfer
 from i2m_lib.learning.settings import Settings
 from i2m_lib.learning.targets import models_of
 from i2m_lib.published import learning_ffd
-from i2m_lib.published.learning_ffd import ENTROPY, LearningFFDMethod, Surfaces, learning_ffd_loss, train_learning_ffd
+from i2m_lib.published.learning_ffd import (
+    ENTROPY,
+    LearningFFD,
+    LearningFFDMethod,
+    Surfaces,
+    learning_ffd_loss,
+    train_learning_ffd,
+)
 
 CPU = torch.device("cpu")
 
@@ -83,6 +94,36 @@ def test_evenly_used_templates_have_the_lowest_entropy_term(surfaces):
     assert float(even) < float(learning_ffd_loss(out, batch(2), surfaces, progress=0.0, n=16)["entropy"])
 
 
+def test_mirrored_targets_are_the_mirrored_clouds(surfaces):
+    """A mirror image has the loss of the mirrored shape, bit for bit; other views of the batch are as they were."""
+    out, views, mirror = outputs(surfaces, 2), batch(2), torch.tensor([-1.0, 1.0, 1.0])
+    clouds = surfaces.clouds.clone()
+    clouds[1] *= mirror
+    found = []
+    mirrored = views | {"mirrored": torch.tensor([False, True])}
+    for given, where in ((mirrored, surfaces), (views, replace(surfaces, clouds=clouds))):
+        torch.manual_seed(0)
+        found.append(learning_ffd_loss(out, given, where, progress=0.0, n=64)["chamfer"])
+    assert torch.equal(*found)
+    assert not torch.equal(surfaces.clouds[1], clouds[1])
+
+
+@torch.no_grad()
+def test_an_image_and_its_mirror_image_give_a_mesh_and_its_mirror_image(tiny_run):
+    """Points x and x' that mirror each other: the mirrored image moves x' as the image moves x."""
+    template = tiny_run.graph.templates[0]
+    model = LearningFFD(Settings(1, 8, 1e-3, backbone="mobilenetv3_small_100", size=64), 2).eval()
+    nn.init.normal_(model.dP.weight, std=0.1)
+    image, mirror = torch.rand(3, 3, 64, 64), torch.tensor([-1.0, 1.0, 1.0])
+    first, second = model.average(image), model.average(image.flip(3))
+    torch.testing.assert_close(first["logits"], second["logits"], atol=1e-5, rtol=0)
+    lattice, X = Lattice.around(torch.from_numpy(template.V).float()), torch.from_numpy(template.V).float()
+    moved = X + lattice.basis(X) @ first["dP"]
+    opposite = mirror * X + lattice.basis(mirror * X) @ second["dP"]
+    assert (moved - X).abs().max() > 0.01
+    torch.testing.assert_close(opposite, mirror * moved, atol=1e-5, rtol=0)
+
+
 @pytest.fixture(scope="module")
 def run(dataset, tiny_run, tmp_path_factory):
     """A run with the tiny graph and a trained baseline; trains it again, with other settings or another graph."""
@@ -90,18 +131,36 @@ def run(dataset, tiny_run, tmp_path_factory):
     tiny_run.graph.save(folder / "graph")
 
     def train(graph=tiny_run.graph, n_points=32, callbacks=()):
-        settings = Settings(1, 8, 1e-3, backbone="mobilenetv3_small_100", size=64)
+        settings = Settings(3, 8, 1e-2, backbone="mobilenetv3_small_100", size=64)
         options = {"device": CPU, "n_points": n_points, "callbacks": callbacks}
-        return train_learning_ffd(dataset, graph, folder / "learning_ffd", settings, **options)[1]
+        return train_learning_ffd(dataset, graph, folder / "learning_ffd", settings, **options)
 
-    assert np.isfinite(train().train_chamfer).all()
-    return SimpleNamespace(folder=folder, train=train)
+    return SimpleNamespace(folder=folder, train=train, result=train())
+
+
+def least(dataset, graph, model, slots):
+    """The measure of a trained network, from its answers to all validation views."""
+    views, images = views_of(dataset, "val", 4)
+    number = {m: i for i, m in enumerate(models_of(dataset))}
+    rows = torch.tensor([number[m] for m in views.model_id])
+    with torch.no_grad():
+        out = model.eval().average(compose(crop_to_mask(images.float() / 255, 64)))
+    known = torch.full_like(out["logits"], -torch.inf).scatter(1, slots[rows], 0)
+    best = (out["logits"] + known).argmax(1)
+    return float(validation_chamfer(dataset, graph, CPU)(rows, best, out["dP"][torch.arange(len(best)), best]))
+
+
+def test_the_epoch_with_the_least_validation_chamfer_is_kept(dataset, tiny_run, run, surfaces):
+    model, history = run.result
+    kept = least(dataset, tiny_run.graph, model, surfaces.slots)
+    assert kept == pytest.approx(history.val_chamfer_l1.min(), rel=1e-4)
+    assert history.val_chamfer_l1.nunique() == len(history) == 3
 
 
 def test_it_answers_within_the_category(dataset, tiny_run, run):
     method = LearningFFDMethod.load(run.folder)
     assert (method.name, method.told) == ("learning_ffd", "the image and the category")
-    assert (method.budget.views, method.budget.steps) == (len(tiny_run.views), 2)
+    assert (method.budget.views, method.budget.steps) == (len(tiny_run.views), 3 * 2)
     (views,) = chunks(dataset, dataset.views.head(4))
     shapes = {t.F.tobytes(): t for t in tiny_run.graph.templates}
     for (V, F), synset in zip(method.answer(views), views.rows.synset, strict=True):
@@ -121,6 +180,22 @@ def test_an_answer_is_the_deformed_template(dataset, tiny_run, run):
         method.model.dP.bias.view(-1, 64, 3)[chosen, :, 1] = 0.25
     ((V, _),) = method.answer(views)
     np.testing.assert_allclose(V, tiny_run.graph.templates[chosen].V + np.array([0, 0.25, 0]), atol=1e-6)
+
+
+def test_categories_may_have_unequal_numbers_of_templates(dataset, tiny_run, tmp_path):
+    """One template of the first category and two of the second: trained, loaded, and answered with those alone."""
+    first, *rest = tiny_run.graph.templates[1:]
+    alone = replace(first, neighbours=(), d=first.d[:0], c=first.c[:0])
+    graph = TemplateGraph([alone, *rest], tiny_run.graph.edges)
+    graph.save(tmp_path / "graph")
+    settings = Settings(1, 8, 1e-3, backbone="mobilenetv3_small_100", size=64)
+    train_learning_ffd(dataset, graph, tmp_path / "learning_ffd", settings, device=CPU, n_points=16)
+    slots = Surfaces.of(dataset, graph, CPU).slots
+    assert sorted(map(tuple, slots.unique(dim=0).tolist())) == [(0, -1), (1, 2)]
+    views = Views(*views_of(dataset, "test", 2))
+    for (_, F), synset in zip(LearningFFDMethod.load(tmp_path).answer(views), views.rows.synset, strict=True):
+        assert any(np.array_equal(F, t.F) for t in graph.of(synset))
+    assert [len(graph.of(s)) for s in graph.synsets] == [1, 2]
 
 
 def test_another_graph_or_other_settings_are_trained_on_anew(tiny_run, run, caplog, monkeypatch):
