@@ -17,7 +17,7 @@ from i2m_lib.artefacts import Key, keep
 from i2m_lib.dataset.render import Renderer
 from i2m_lib.files import save_npz
 from i2m_lib.geometry.cameras import Camera
-from i2m_lib.geometry.surfaces import normalise
+from i2m_lib.geometry.surfaces import Surface, normalise
 from i2m_lib.graph.template_graph import Template, TemplateGraph, digest_of
 
 VERSION = 1  # Raise it when results change.
@@ -45,6 +45,10 @@ class Samples:
     def n_train(self) -> int:
         return int(TRAIN_SHARE * len(self.c))
 
+    def surface(self, templates: list[Template], i: int) -> Surface:
+        """Vertices and faces of the i-th sample, in the canonical frame."""
+        return surface_of(templates, self.c[i], self.d[i], self.a[i])
+
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits, equal for equal arrays."""
@@ -60,17 +64,22 @@ def generate(graph: TemplateGraph, folder: str | Path, *, n: int, seed: int, wor
         Parallel(n_jobs=workers)(todo)
 
     keep(folder, Key("samples", VERSION, {"n": n, "seed": seed, "azimuths": AZIMUTHS}, {"graph": graph.digest}), make)
-    return {synset: Samples(**np.load(path, allow_pickle=False)) for synset, path in paths.items()}
+    return read_samples(folder, graph)
+
+
+def read_samples(folder: str | Path, graph: TemplateGraph) -> dict[str, Samples]:
+    """The samples of each category that `generate` wrote. Raises FileNotFoundError if there are none."""
+    return {s: Samples(**np.load(Path(folder) / f"{s}.npz", allow_pickle=False)) for s in graph.synsets}
 
 
 def _write(path: Path, templates: list[Template], n: int, seed: int) -> None:
     c, d, a = draw(templates, n, np.random.default_rng([seed, int(templates[0].synset)]))
-    images, slots = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE, 2), np.uint8), neighbour_slots(templates)
+    images = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE, 2), np.uint8)
     with Renderer(IMAGE_SIZE) as renderer:
         for i, template in enumerate(templates[t] for t in c):
             camera = Camera(AZIMUTHS[i % len(AZIMUTHS)], ELEVATION, DISTANCE, focal=DISTANCE / WIDTH)
-            V, light = combine(template, d[i], a[i][slots[c[i]]]), np.random.default_rng(LIGHT)
-            images[i] = gray_and_mask(renderer.render(V, template.F, template.C, camera, light))
+            V, F = surface_of(templates, c[i], d[i], a[i])
+            images[i] = gray_and_mask(renderer.render(V, F, template.C, camera, np.random.default_rng(LIGHT)))
     save_npz(path, images=images, c=c, d=d, a=a)
 
 
@@ -91,6 +100,11 @@ def neighbour_slots(templates: list[Template]) -> list[np.ndarray]:
     """For each template of a category, the indices (E,) of its neighbours among them."""
     slot = {t.model_id: i for i, t in enumerate(templates)}
     return [np.array([slot[j] for j in t.neighbours], dtype=int) for t in templates]
+
+
+def surface_of(templates: list[Template], c: int, d: np.ndarray, a: np.ndarray) -> Surface:
+    """Vertices and faces of template c of a category under d (32, 3) and those of the weights a (T,) that are edges."""
+    return combine(templates[c], d, a[neighbour_slots(templates)[c]]), templates[c].F
 
 
 def combine(template: Template, d: np.ndarray, a: np.ndarray) -> np.ndarray:

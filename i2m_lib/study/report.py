@@ -26,14 +26,17 @@ from i2m_lib.scoring.statistics import (
 from .provenance import read_provenance
 
 BASELINE, OURS = "image_retrieval", "image2mesh"
+PUBLISHED = "learning_ffd", "image2mesh_paper"  # re-implemented here
 TOLD = {  # all methods in the order of tables, by what each is told of an object
     "the category": ["random_shape", "mean_shape"],
     "the image": [BASELINE, "cluster_classifier", "template", "template_ffd", OURS],
-    "the image and the category": ["learning_ffd", "image2mesh_paper"],
+    "the image and the category": ["learning_ffd", "image2mesh_paper", "paper split"],
     "the true shape": ["oracle_template", "oracle_nearest", "oracle_ffd", "floor"],
 }
 LADDER = {method: told for told, methods in TOLD.items() for method in methods}
-HEADER = f"method|told|Chamfer-L1 ×100|instance mean|difference to {BASELINE}|F@1 %|normal consistency|IoU|win rate"
+HEADER = (
+    f"method|told|trained|Chamfer-L1 ×100|instance mean|difference to {BASELINE}|F@1 %|normal consistency|IoU|win rate"
+)
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -44,15 +47,15 @@ def in_order(methods: Iterable[str]) -> list[str]:
 
 
 def results_table(summary: pd.DataFrame) -> str:
-    """A markdown table of the category means in `summary` (see `statistics.summarise`): a row for each method. Beside
-    that of Chamfer-L1 stands its mean of all shapes; the difference is in Chamfer-L1; the win rate is the share of
-    shapes whose Chamfer-L1 is below the baseline's. Raises ValueError if `summary` has no category mean of
-    Chamfer-L1."""
+    """A markdown table of the category means in `summary` (see `statistics.summarise`): a row for each method, with its
+    steps and seconds of training where the summary has them. Beside that of Chamfer-L1 stands its mean of all shapes;
+    the difference is in Chamfer-L1; the win rate is the share of shapes whose Chamfer-L1 is below the baseline's.
+    Raises ValueError if `summary` has no category mean of Chamfer-L1."""
     rows = summary[summary["group"] == "category_mean"].set_index(["metric", "method"])
     if "chamfer_l1" not in rows.index.get_level_values("metric"):
         raise ValueError("The summary has no category_mean of chamfer_l1: run 04_evaluation.")
     chamfer, by_shape = rows.loc["chamfer_l1"], _chamfer(summary, "instance_mean")["mean"]
-    lines = [HEADER.split("|"), ["---", "---", *["---:"] * 7]]
+    lines = [HEADER.split("|"), ["---", "---", *["---:"] * 8]]
     for method in in_order(chamfer.index):
         lines.append(_row(method, chamfer.loc[method], by_shape.get(method), rows["mean"]))
     return _markdown(lines)
@@ -81,6 +84,7 @@ def _markdown(lines: list[list[str]]) -> str:
 def _row(method: str, chamfer: pd.Series, by_shape: float | None, means: pd.Series) -> list[str]:
     cells = [
         *(method, LADDER.get(method, "–").replace("the ", "")),
+        _text("{:,.0f} steps, {:,.0f} s", chamfer.get("steps") or None, chamfer.get("training")),
         _interval("{:.2f} [{:.2f}, {:.2f}]", chamfer),
         _text("{:.2f}", by_shape and 100 * by_shape),
         _interval("{:+.2f} [{:+.2f}, {:+.2f}]", chamfer, "difference"),
@@ -90,7 +94,7 @@ def _row(method: str, chamfer: pd.Series, by_shape: float | None, means: pd.Seri
         _text("{:.0f} %", 100 * chamfer["win_rate"]),
     ]
     if method == BASELINE:
-        cells[4] = cells[-1] = "–"
+        cells[5] = cells[-1] = "–"
     return [f"**{cell}**" for cell in cells] if method == OURS else cells
 
 
@@ -110,6 +114,18 @@ def iou_line(summary: pd.DataFrame) -> str:
         return ""
     refused = f"{1 - n['iou'] / n['chamfer_l1']:.0%} are refused, as some answer or the shape itself has no inside"
     return f"IoU is of {n['iou']} of {n['chamfer_l1']} shapes: {refused}."
+
+
+def budget_line(summary: pd.DataFrame) -> str:
+    """A sentence that says what published methods were trained on here, or nothing where there are none or the summary
+    does not say."""
+    rows = _chamfer(summary, "category_mean").reindex(columns=["steps", "training"]).dropna()
+    here = [method for method in PUBLISHED if method in rows.index]
+    if not here:
+        return ""
+    times = " and ".join(f"{x:.1f}" for x in rows.loc[here, "training"] / rows.loc[OURS, "training"])
+    are = "are re-implementations" if len(here) > 1 else "is a re-implementation"
+    return f"{' and '.join(here)} {are} at this budget: {times} times the training time of {OURS}."
 
 
 def combination_line(scores: pd.DataFrame) -> str:
@@ -187,7 +203,8 @@ def _shown(run: Path, methods: Collection[str] = ()) -> str:
     closed, low, high = gap_closed(kept, method=OURS, seed=0)
     gap = f"{OURS} closes {closed:.0%} [{low:.0%}, {high:.0%}] of the gap from {BASELINE} to oracle_ffd."
     table = results_table(summary[summary["method"].isin(methods)] if methods else summary)
-    lines = run_line(read_provenance(run)), gap, combination_line(kept), iou_line(summary), near_duplicates_line(scores)
+    lines = run_line(read_provenance(run)), gap, "" if methods else budget_line(summary), combination_line(kept)
+    lines += iou_line(summary), near_duplicates_line(scores)
     return f"{table}\n\n{' '.join(filter(None, lines))}"
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -5,16 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from i2m_lib.artefacts import StaleError
 from i2m_lib.dataset.dataset import Views, chunks
+from i2m_lib.geometry.nearest import Target, chamfer
 from i2m_lib.geometry.surfaces import sample_surface
 from i2m_lib.graph.template_graph import TemplateGraph
-from i2m_lib.published.generator import VARIANCE, combine, draw, generate, gray_and_mask, neighbour_slots
+from i2m_lib.published.generator import VARIANCE, combine, draw, generate, gray_and_mask, neighbour_slots, surface_of
 from i2m_lib.published.paper import (
     SIZE,
+    VERSION,
     Networks,
     PaperMethod,
+    Shapes,
     codes,
     gray,
     gray_of_samples,
@@ -95,6 +100,49 @@ def run(tiny_run, tmp_path_factory):
     return SimpleNamespace(folder=folder, make=make, samples=make())
 
 
+def test_points_are_those_of_the_combined_mesh(templates):
+    """Up to the bounding box, which is that of the points."""
+    c, d, a = draw(templates, 6, np.random.default_rng(0))
+    points = Shapes(templates).decode(*(torch.from_numpy(x) for x in (c, d, a)))
+    for i in range(6):
+        V, F = surface_of(templates, c[i], d[i], a[i])
+        target = Target.of(sample_surface(V, F, 20_000, np.random.default_rng(1))[0])
+        assert chamfer(points[i].double().numpy(), target) < 0.02
+
+
+@torch.no_grad()
+def test_the_epochs_with_the_least_validation_chamfer_are_kept(tiny_run, run):
+    """Of the regressor with the known template, and of the classifier with the regressor's answers."""
+    for synset, samples in run.samples.items():
+        folder, shapes = run.folder / "paper" / synset, Shapes(tiny_run.graph.of(synset))
+        networks, rows = Networks(2).eval(), slice(samples.n_train - 1, samples.n_train)  # the one that validates
+        for name in ("autoencoder", "classifier", "regressor"):
+            best = json.loads((folder / name / "checkpoint.json").read_text())["best"]["epoch"]
+            getattr(networks, name).load_state_dict(load_file(folder / name / f"best_{best}.safetensors"))
+        z = codes(networks.autoencoder, samples.images[: samples.n_train])[rows]
+        truth = {name: torch.from_numpy(getattr(samples, name))[rows] for name in "cda"}
+        chosen = networks.classifier(z).argmax(1)
+        for name, c in (("regressor", truth["c"]), ("classifier", chosen)):
+            value = shapes.chamfer_l1(truth, c, *networks.regressor(z, c))["chamfer_l1"]
+            history = pd.read_parquet(folder / name / "history.parquet")
+            assert float(value) == pytest.approx(history.val_chamfer_l1.min(), rel=1e-3)
+
+
+def test_a_category_of_one_template_is_trained_and_answered(tiny_run, tmp_path):
+    """Beside one of two: nothing takes their numbers for equal."""
+    first, *rest = tiny_run.graph.templates[1:]
+    alone = replace(first, neighbours=(), d=first.d[:0], c=first.c[:0])
+    graph = TemplateGraph([alone, *rest], tiny_run.graph.edges)
+    graph.save(tmp_path / "graph")
+    samples = generate(graph, tmp_path / "samples", n=12, seed=0, workers=1)
+    train_paper(samples, graph, tmp_path / "paper", epochs=(1, 1, 1), batch_size=8, seed=0)
+    method = PaperMethod.load(tmp_path)
+    for synset, n in zip(graph.synsets, (1, 2), strict=True):
+        assert samples[synset].a.shape == (12, n) == (12, len(graph.of(synset)))
+        for V, F in method.predict_samples(samples[synset].images[:3], synset):
+            assert any(np.array_equal(F, t.F) and V.shape == t.V.shape for t in graph.of(synset))
+
+
 def test_it_answers_with_meshes_of_the_category(dataset, tiny_run, run):
     method = PaperMethod.load(run.folder)
     assert (method.name, method.told) == ("image2mesh_paper", "the image and the category")
@@ -143,7 +191,7 @@ def test_another_generator_or_other_settings_are_made_anew(run, tiny_run, caplog
     assert "epochs is [1, 2, 2], not [1, 1, 1]" in text
     monkeypatch.setattr("i2m_lib.published.paper.VERSION", 7)
     _, text = told(n=12, seed=1, epochs=(1, 1, 1))
-    assert "version is 1, not 7" in text and "samples was made" not in text
+    assert f"version is {VERSION}, not 7" in text and "samples was made" not in text
     monkeypatch.setattr("i2m_lib.published.generator.VERSION", 7)
     assert "samples was made of something else (version is 1, not 7)" in told(n=12, seed=1, epochs=(1, 1, 1))[1]
 

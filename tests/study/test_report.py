@@ -56,9 +56,12 @@ def test_methods_stand_in_the_order_of_the_ladder():
 
 def test_the_ladder_has_every_method_and_what_it_is_told(dataset, tiny_run):
     from i2m_lib.evaluation.ladder import PUBLISHED, ladder_methods
+    from i2m_lib.evaluation.paper_split import METHOD, NAME
 
     told = {m.name: m.told for m in ladder_methods(dataset, tiny_run.folder, seed=0, workers=1)}
-    assert told | {name: method.told for name, method in PUBLISHED.items()} == report.LADDER
+    told |= {name: method.told for name, method in PUBLISHED.items()}
+    assert tuple(PUBLISHED) == report.PUBLISHED
+    assert told | {NAME: PUBLISHED[METHOD].told} == report.LADDER
 
 
 def test_the_table_follows_the_ladder(summary):
@@ -70,10 +73,24 @@ def test_the_table_follows_the_ladder(summary):
 
 def test_the_table_shows_category_means(summary):
     retrieval, _, floor, mine = report.results_table(summary).splitlines()[2:6]
-    assert retrieval == "| image_retrieval | image | 2.00 [1.80, 2.20] | 3.00 | – | 31.3 | 0.813 | 0.500 | – |"
+    assert retrieval == "| image_retrieval | image | – | 2.00 [1.80, 2.20] | 3.00 | – | 31.3 | 0.813 | 0.500 | – |"
     change = "−0.40 [−0.50, +0.10]"
-    assert floor == f"| floor | true shape | 2.00 [1.80, 2.20] | 3.00 | {change} | 31.3 | 0.813 | 0.500 | 75 % |"
-    assert mine.startswith("| mine | – | 2.00")
+    assert floor == f"| floor | true shape | – | 2.00 [1.80, 2.20] | 3.00 | {change} | 31.3 | 0.813 | 0.500 | 75 % |"
+    assert mine.startswith("| mine | – | – | 2.00")
+
+
+def test_the_table_shows_what_methods_were_trained_for(summary):
+    steps, seconds = summary.method.map({"image2mesh": 3520}), summary.method.map({"image2mesh": 314.4})
+    lines = report.results_table(summary.assign(steps=steps.fillna(0), training=seconds.fillna(0))).splitlines()
+    assert [line.split("|")[3].strip() for line in lines[2:]] == ["–", "**3,520 steps, 314 s**", "–", "–"]
+
+
+def test_published_methods_are_called_re_implementations_at_their_budget(summary):
+    rows = summary.assign(method=summary.method.replace("mine", "learning_ffd"))
+    assert report.budget_line(rows) == report.budget_line(summary.assign(steps=1, training=1.0)) == ""
+    times = rows.assign(steps=9, training=rows.method.map({"learning_ffd": 30.0}).fillna(20.0))
+    said = "learning_ffd is a re-implementation at this budget: 1.5 times the training time of image2mesh."
+    assert report.budget_line(times) == said
 
 
 def test_what_was_not_measured_is_a_dash(summary):
