@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,9 +21,10 @@ from i2m_lib.graph import build_graph
 from i2m_lib.learning import train
 from i2m_lib.learning.batches import Batches
 from i2m_lib.learning.losses import image2mesh_loss
+from i2m_lib.learning.selection import validation_chamfer
 from i2m_lib.learning.targets import make_targets
 from i2m_lib.published import generator, learning_ffd, paper
-from i2m_lib.reconstruction import memory
+from i2m_lib.reconstruction import doubt, memory
 from i2m_lib.reconstruction.reconstructor import Reconstructor
 from i2m_lib.scoring.protocols import PROTOCOLS
 
@@ -30,7 +32,7 @@ RECORD = Path(__file__).with_name("versions.json")
 MODULES = {
     **{"dataset": build, "graph": build_graph, "training": train, "samples": generator, "paper": paper},
     **{"learning_ffd": learning_ffd, "memory": memory, "clusters": recognition, "scores": ladder},
-    **{"diagnosis": diagnosis, "swaps": swaps},
+    **{"diagnosis": diagnosis, "swaps": swaps, "doubt": doubt},
 }
 CPU = torch.device("cpu")
 
@@ -52,7 +54,8 @@ def graph_numbers(dataset, tiny_run, tmp_path):
 
 
 def training_numbers(dataset, tiny_run, tmp_path):
-    """Loss and its gradient at random outputs for an augmented batch: all that training follows but the network."""
+    """Loss and its gradient at random outputs for an augmented batch, and the measure that selects weights: all that
+    training follows but the network."""
     settings = tiny_run.settings
     targets = make_targets(dataset, tiny_run.graph, tiny_run.fits, k=settings.n_axes, temperature=settings.temperature)
     batch = Batches(tiny_run.views, settings, CPU, 0)[0]
@@ -60,7 +63,9 @@ def training_numbers(dataset, tiny_run, tmp_path):
     terms = image2mesh_loss(out, batch, targets)
     sum(terms.values()).backward()
     gradients = [x.grad.numpy() for x in out.values() if x.grad is not None]
-    return moments(batch["image"], *(term.detach() for term in terms.values()), *gradients)
+    val = torch.arange(len(dataset.select("train")), len(targets.q))
+    measure = validation_chamfer(dataset, tiny_run.graph, CPU)(val, val * 0, torch.full((len(val), 64, 3), 0.1))
+    return moments(batch["image"], *(term.detach() for term in terms.values()), *gradients, measure)
 
 
 def random_outputs(model, b: int) -> dict[str, torch.Tensor]:
@@ -124,6 +129,13 @@ def diagnosis_numbers(dataset, tiny_run, tmp_path):
 
 def swaps_numbers(dataset, tiny_run, tmp_path):
     return moments(swaps.swap_parts(dataset, Reconstructor.load(tiny_run.folder), tiny_run.fits)["all"])
+
+
+def doubt_numbers(dataset, tiny_run, tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({name: rng.random(50) for name in [*doubt.SIGNS, "chamfer_l1"]})
+    chosen = doubt.Doubt.chosen(table)
+    return moments(chosen.weights, chosen(table.head(5)))
 
 
 BLIND = ("random_shape", "mean_shape", "oracle_template", "oracle_nearest", "oracle_ffd", "floor")

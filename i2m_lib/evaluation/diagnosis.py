@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from i2m_lib.artefacts import Key, read_key, require
-from i2m_lib.dataset.dataset import Dataset, Views, chunks
+from i2m_lib.artefacts import Key, keep, read_key, require
+from i2m_lib.dataset.dataset import Dataset, Views, chunks, views_of
 from i2m_lib.geometry.nearest import Target
 from i2m_lib.geometry.registration import fit_cost, fit_ffd
 from i2m_lib.geometry.source_mesh import N_SAMPLES
 from i2m_lib.graph.correspondence import prepare
 from i2m_lib.graph.fits import Fits, fit_split
 from i2m_lib.graph.template_graph import TemplateGraph
-from i2m_lib.reconstruction.doubt import masks_of, signs_of_doubt
+from i2m_lib.reconstruction.doubt import Doubt, doubt_file, doubt_key, masks_of, signs_of_doubt
 from i2m_lib.reconstruction.memory import Memory
 from i2m_lib.reconstruction.reconstructor import Reconstruction, Reconstructor
 
@@ -25,6 +25,7 @@ from .method import surface_of
 
 VERSION = 1  # Raise it when results change.
 TOP = (1, 3, 5)
+N_VALIDATION = 4  # views of each validation model on which the weights of doubt are chosen
 
 
 def kept_diagnosis(
@@ -85,6 +86,24 @@ def judged(
         chamfer_l1=distances.of_all([(r.V, r.F) for r in answers], rows.model_id, workers),
         floor=rows.model_id.map(dict(zip(shapes, floors, strict=True))),
     ).join(signs_of_doubt(answers, masks_of(views.images), memory, workers=workers))
+
+
+def doubt_on_validation(dataset: Dataset, reconstructor: Reconstructor, memory: Memory, *, workers: int = -1) -> Doubt:
+    """`Doubt.chosen` on the first N_VALIDATION views of each validation model. Raises ValueError if there are none."""
+    views = Views(*views_of(dataset, "val", N_VALIDATION))
+    if not len(views):
+        raise ValueError(f"{dataset.path} has no validation models, on which the weights of doubt are chosen.")
+    answers = reconstructor.predict(views.images)
+    return Doubt.chosen(judged(dataset, views, answers, memory, Distances(dataset), workers))
+
+
+def kept_doubt(
+    run: str | Path, dataset: Dataset, reconstructor: Reconstructor, memory: Memory, *, workers: int = -1
+) -> Doubt:
+    """`run`/doubt.json, made by `doubt_on_validation`, anew if it is of another model or dataset."""
+    key = doubt_key(reconstructor, dataset)
+    keep(doubt_file(run), key, lambda: doubt_on_validation(dataset, reconstructor, memory, workers=workers).save(run))
+    return Doubt.load(run, reconstructor, dataset)
 
 
 def template_choice(
