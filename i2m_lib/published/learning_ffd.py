@@ -3,9 +3,9 @@
     loss = sum_t gamma_t chamfer(B_t (P_t + dP_t), shape) - entropy of the mean gamma over a batch
 
 Loss, heads and constants are those of the published code (jackd/template_ffd) with its entropy regulariser; images,
-augmentation, backbone, trainer, choice of weights and the mean over mirror images are those of our network. The authors
-train one network for each category. Here one network serves all, and the category is given: gamma are probabilities of
-that category's templates.
+augmentation, backbone, trainer, choice of weights and the mean over mirror images, here of gamma, are those of our
+network. The authors train one network for each category. Here one network serves all, and the category is given: gamma
+are probabilities of that category's templates.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from i2m_lib.artefacts import Key
 from i2m_lib.dataset.dataset import Dataset, Views
 from i2m_lib.geometry.batched_nearest import squared_chamfer
-from i2m_lib.geometry.ffd import INDEX, Lattice
+from i2m_lib.geometry.ffd import Lattice
 from i2m_lib.geometry.surfaces import Surface
 from i2m_lib.graph.template_graph import TemplateGraph
 from i2m_lib.learning.checkpoints import read_halves
@@ -36,7 +36,6 @@ N_CONTROL = 64
 N_POINTS = 1024  # of each surface in the loss, as published; `n_points` may be fewer on a CPU
 EPS = 0.1  # share of the probability that is spread evenly
 ENTROPY = 1e2 / 32  # weight of the entropy; published for sums over batches of 32, here for means over views
-OPPOSITE = INDEX[::-1].ravel()  # the control point on the other side of the mirror plane
 MIRRORED = (-1.0, 1.0, 1.0)
 DECAY = 10.0  # the published factor exp(-1e-4 step) over 1e5 steps: the entropy fades by exp(-10) over a run
 
@@ -57,10 +56,11 @@ class LearningFFD(nn.Module):
         return {"logits": self.logits(z), "dP": self.dP(z).view(len(z), -1, N_CONTROL, 3)}
 
     def average(self, image: Tensor) -> dict[str, Tensor]:
-        """The mean of the outputs for images (b, 3, h, w) and, mirrored back, for their mirror images."""
-        out, other = self(image), self(image.flip(3))
-        dP = other["dP"][:, :, OPPOSITE] * other["dP"].new_tensor(MIRRORED)
-        return {"logits": (out["logits"] + other["logits"]) / 2, "dP": (out["dP"] + dP) / 2}
+        """The outputs for images (b, 3, h, w), with the mean logits of images and their mirror images. The displacements
+        are those for the image: those for its mirror image, mirrored back, move the mirrored template, which is another
+        surface where a template is not symmetric, and on validation the mean of both was farther from the shape."""
+        out = self(image)
+        return out | {"logits": (out["logits"] + self(image.flip(3))["logits"]) / 2}
 
 
 @dataclass(frozen=True)
