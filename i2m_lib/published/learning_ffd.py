@@ -56,9 +56,9 @@ class LearningFFD(nn.Module):
         return {"logits": self.logits(z), "dP": self.dP(z).view(len(z), -1, N_CONTROL, 3)}
 
     def average(self, image: Tensor) -> dict[str, Tensor]:
-        """The outputs for images (b, 3, h, w), with the mean logits of images and their mirror images. The displacements
-        are those for the image: those for its mirror image, mirrored back, move the mirrored template, which is another
-        surface where a template is not symmetric, and on validation the mean of both was farther from the shape."""
+        """The outputs for images (b, 3, h, w), with the mean logits of images and their mirror images. Displacements
+        are those for the image alone: those for its mirror image, mirrored back, move the mirrored template, which is
+        another surface where a template is not symmetric. On validation the mean of both was farther from the shape."""
         out = self(image)
         return out | {"logits": (out["logits"] + self(image.flip(3))["logits"]) / 2}
 
