@@ -23,7 +23,7 @@ from .networks import Image2Mesh
 from .selection import validation_chamfer
 from .settings import Settings, describe, read_description
 from .targets import Targets, make_targets
-from .trainer import SELECTED_BY, Batch, Callbacks, Schedule, Trainer
+from .trainer import Batch, Callbacks, Schedule, Trainer
 
 VERSION = 4  # Raise it when results change: of augmentation, targets, network, loss or trainer.
 
@@ -71,10 +71,10 @@ def fit(
             out = network(batch["image"].contiguous(memory_format=torch.channels_last))
         return loss(out, batch, trainer.progress)
 
-    def measure(network: nn.Module, batch: Batch) -> Batch:
+    def measure(network: nn.Module, batch: Batch) -> Tensor:
         with autocast(device, network):
             out = network.average(batch["image"].contiguous(memory_format=torch.channels_last))
-        return {SELECTED_BY: chamfer_l1(batch["model"], *answer(out, batch))}
+        return chamfer_l1(batch["model"], *answer(out, batch))
 
     chamfer_l1 = validation_chamfer(dataset, graph, device)
     folder, n_views = Path(folder), len(views["train"])

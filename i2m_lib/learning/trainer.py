@@ -92,15 +92,15 @@ class Trainer:
             finished, loaded; one with another key is deleted and made anew.
         callbacks: each is called with the trainer after every step and every epoch; `position` is 0 after an epoch.
         n_views: how many different views train, for `Budget`.
-        measure: measure(model, batch) -> {SELECTED_BY: mean over the batch}, taken on validation: where it is given it
-            says, instead of the loss, which weights are best.
+        measure: measure(model, batch) -> mean over a batch of validation, SELECTED_BY in the history: where it is given
+            it says, instead of the loss, which weights are best.
         save_seconds: time between checkpoints within an epoch; each epoch ends with one.
     """
 
     def __init__(
         self, model: nn.Module, step: Step, batches: Callable[[str, int], Sequence[Batch]], schedule: Schedule,
         folder: str | Path, key: Key, callbacks: Callbacks = (), n_views: int = 0, save_seconds: float = 60.0,
-        measure: Step = lambda model, batch: {},
+        measure: Callable[[nn.Module, Batch], Tensor] | None = None,
     ):  # fmt: skip
         self.model, self.step, self.batches, self.schedule, self.key = model, step, batches, schedule, key
         self.folder, self.callbacks = Path(folder), list(callbacks)
@@ -176,10 +176,13 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Mean of each term, and of the measure, over the validation batches; empty if there are none."""
         self.model.eval()
-        sums = dict.fromkeys(self.sums, 0.0)  # without a row, too, a process takes part in the sum over processes
+        measured = [SELECTED_BY] if self.measure else []
+        # Without a row, too, a process takes part in the sum over processes.
+        sums = dict.fromkeys([*self.sums, *measured], 0.0)
         for batch in self.batches("val", 0):
             if len(next(iter(batch.values()))):  # the last batch may leave nothing for this process
-                self.add(sums, self.step(self.model, batch), batch, **self.measure(self.model, batch))
+                found = {name: self.measure(self.model, batch) for name in measured}
+                self.add(sums, self.step(self.model, batch), batch, **found)
         return self.means(sums)
 
     def update(self, loss: Tensor) -> None:
@@ -201,11 +204,11 @@ class Trainer:
     def means(self, sums: dict) -> dict[str, float]:
         """Means over all views of all processes; empty without views. Raises FloatingPointError if not finite."""
         options = {"dtype": torch.float64, "device": next(self.model.parameters()).device}
-        *values, n = total(torch.stack([torch.as_tensor(v, **options) for v in sums.values()])).tolist()
-        if not n:
-            return {}
+        values = total(torch.stack([torch.as_tensor(v, **options) for v in sums.values()])).tolist()
         self.check(sum(values))
-        return dict(zip([name for name in sums if name != "n"], (v / n for v in values), strict=True))
+        found = dict(zip(sums, values, strict=True))
+        n = found.pop("n")
+        return {name: value / n for name, value in found.items()} if n else {}
 
     def check(self, loss: float) -> None:
         """Raises FloatingPointError if the loss is not finite."""

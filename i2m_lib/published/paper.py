@@ -23,7 +23,7 @@ from i2m_lib.geometry.surfaces import Surface, sample_surface
 from i2m_lib.graph.template_graph import Template, TemplateGraph
 from i2m_lib.learning.checkpoints import read_halves, write_halves
 from i2m_lib.learning.images import compose, crop_to_mask
-from i2m_lib.learning.trainer import SELECTED_BY, Batch, Budget, Callbacks, Schedule, Trainer, seed_of
+from i2m_lib.learning.trainer import Batch, Budget, Callbacks, Schedule, Trainer, seed_of
 
 from .generator import Samples, neighbour_slots, surface_of
 
@@ -142,11 +142,11 @@ class Shapes:
         low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
         return (mean - (low + high) / 2) / (high - low).norm(dim=2, keepdim=True)
 
-    def chamfer_l1(self, batch: Batch, c: Tensor, d: Tensor, a: Tensor) -> Batch:
+    def chamfer_l1(self, batch: Batch, c: Tensor, d: Tensor, a: Tensor) -> Tensor:
         """Mean distance of answers to the samples of a batch, in their longest edges."""
         truth = self.decode(batch["c"], batch["d"], batch["a"])
         both = sum(x.norm(dim=2).mean(1) for x in offsets(self.decode(c, d, a), truth)) / 2
-        return {SELECTED_BY: (both / (truth.amax(1) - truth.amin(1)).amax(1)).mean()}
+        return (both / (truth.amax(1) - truth.amin(1)).amax(1)).mean()
 
 
 def train_paper(
@@ -177,10 +177,10 @@ def _train_category(samples, templates, path, key, callbacks, *, epochs: list[in
         schedule = Schedule(n_epochs, lr, weight_decay=1e-5, patience=PATIENCE, seed=seed)
         Trainer(getattr(networks, name), step, batches, schedule, path.with_name(name), key, callbacks, **options).run()
 
-    def known_template(regressor: nn.Module, batch: Batch) -> Batch:
+    def known_template(regressor: nn.Module, batch: Batch) -> Tensor:
         return shapes.chamfer_l1(batch, batch["c"], *regressor(batch["z"], batch["c"]))
 
-    def chosen_template(classifier: nn.Module, batch: Batch) -> Batch:
+    def chosen_template(classifier: nn.Module, batch: Batch) -> Tensor:
         c = classifier(batch["z"]).argmax(1)
         return shapes.chamfer_l1(batch, c, *networks.regressor.eval()(batch["z"], c))
 

@@ -123,7 +123,7 @@ def test_the_epochs_with_the_least_validation_chamfer_are_kept(tiny_run, run):
         truth = {name: torch.from_numpy(getattr(samples, name))[rows] for name in "cda"}
         chosen = networks.classifier(z).argmax(1)
         for name, c in (("regressor", truth["c"]), ("classifier", chosen)):
-            value = shapes.chamfer_l1(truth, c, *networks.regressor(z, c))["chamfer_l1"]
+            value = shapes.chamfer_l1(truth, c, *networks.regressor(z, c))
             history = pd.read_parquet(folder / name / "history.parquet")
             assert float(value) == pytest.approx(history.val_chamfer_l1.min(), rel=1e-3)
 
