@@ -27,13 +27,13 @@ from i2m_lib.learning.trainer import Batch, Budget, Callbacks, Schedule, Trainer
 
 from .generator import Samples, neighbour_slots, surface_of
 
-VERSION = 2  # Raise it when results change, also of `learning.images` or `learning.trainer`.
+VERSION = 3  # Raise it when results change, also of `learning.images` or `learning.trainer`.
 SIZE, N_CODE, N_FREE = 220, 2048, 96
 ON = 0.45  # a weight above this is 1; the official code compares |a|, which switches strongly negative ones on
 LUMINANCE = (0.299, 0.587, 0.114)
 VAL_SHARE = 0.1  # of the training samples
 N_POINTS = 512  # of each surface, where weights are chosen
-RATE, RATE_OF_HEADS, PATIENCE = 2e-3, 5e-4, 5  # learning rates of the autoencoder and of the other two; early stopping
+RATE, RATE_OF_HEADS, PATIENCE = 2e-3, 5e-4, 15  # learning rates of the autoencoder and of the other two; early stopping
 
 
 class Autoencoder(nn.Module):
