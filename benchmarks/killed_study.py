@@ -23,7 +23,7 @@ from i2m_lib.paths import project_root
 
 SETTINGS = (
     "categories=['cabinet','lamp'] max_models=4 n_views=2 n_varied=1 image_size=48 n_templates=2 ceiling_sizes=[1,2] "
-    "epochs=2 batch_size=8 backbone=mobilenetv3_small_100 node='' size=64 "
+    "epochs=2 batch_size=8 backbone=mobilenetv3_small_100 node='' weights='' frozen='' size=64 "
     "n_samples=1000 diagnosis_views=1 n_models=2 n_boot=100"
 )
 COMPARED = "scores.parquet", "model.safetensors", "graph/*.npz", "graph/edges.parquet", "graph/originals/*/*"
