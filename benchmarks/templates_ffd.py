@@ -17,10 +17,12 @@ from scipy.special import comb
 
 from i2m_lib.geometry.ffd import Lattice
 
+SHAPE = (4, 4, 4)  # control points along each axis
+
 
 def triple_loop(V, lattice, P):
     """The definition, a point and a control point at a time."""
-    nx, ny, nz = (n - 1 for n in lattice.shape)
+    nx, ny, nz = (n - 1 for n in SHAPE)
     moved = np.zeros_like(V)
     for row, (s, t, u) in enumerate((V - lattice.origin) / lattice.extent):
         for k, (i, j, m) in enumerate(itertools.product(range(nx + 1), range(ny + 1), range(nz + 1))):
@@ -35,12 +37,11 @@ def loops_over_control_points(V, lattice, P):
     """Vectorised over points, loops over the lattice: the published package's way."""
     t = (V - lattice.origin) / lattice.extent
     axes = [
-        [comb(n - 1, i) * (1 - t[:, a]) ** (n - 1 - i) * t[:, a] ** i for i in range(n)]
-        for a, n in enumerate(lattice.shape)
+        [comb(n - 1, i) * (1 - t[:, a]) ** (n - 1 - i) * t[:, a] ** i for i in range(n)] for a, n in enumerate(SHAPE)
     ]
-    mu = (P - lattice.points).reshape(*lattice.shape, 3)
+    mu = (P - lattice.points).reshape(*SHAPE, 3)
     shift = np.zeros_like(V)
-    for i, j, k in np.ndindex(lattice.shape):
+    for i, j, k in np.ndindex(SHAPE):
         shift += (axes[0][i] * axes[1][j] * axes[2][k])[:, None] * mu[i, j, k]
     return V + shift
 
